@@ -1,0 +1,44 @@
+"""What every reader returns and every loader takes: images with boxes, and named sets of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image of a detection set; the pixels stay on disk.
+
+    `boxes` are xmin, ymin, xmax, ymax in pixels, continuous coordinates with the image's corner at (0, 0)
+    (a VOC box x, y, X, Y, 1-based and inclusive, becomes x-1, y-1, X, Y).
+    """
+
+    id: str
+    path: Path
+    width: int
+    height: int
+    boxes: np.ndarray  # [n, 4] float32
+    labels: np.ndarray  # [n] int64, class indices from 0
+    difficult: np.ndarray  # [n] bool, VOC only, else all False
+    crowd: np.ndarray  # [n] bool, COCO only, else all False
+
+
+@dataclass(frozen=True)
+class DetectionSet:
+    """One split of a data set: images in a fixed order, class names, and how much of the published split it is."""
+
+    name: str  # "voc2007"
+    split: str  # "train" or "val"
+    classes: tuple[str, ...]
+    images: tuple[LabelledImage, ...]
+    published_size: int | None = None  # images in the official split; None where there is none
+    category_ids: tuple[int, ...] = field(default=())  # COCO category id of each class; empty: 1, 2, 3, …
+
+    @property
+    def subset(self) -> bool:
+        """True where fewer images are present than the published split has: figures on it are subset figures."""
+        return self.published_size is not None and len(self.images) < self.published_size
+
+    def __len__(self) -> int:
+        return len(self.images)
