@@ -222,7 +222,7 @@ def parse_target(target: str) -> tuple[str, float]:
 
 # What never changes a result: where things lie, how they are shown, how fast they run.
 NOT_SEMANTIC = ("paths", "wandb", "experiment_name", "device", "threads", "train.workers", "finetune.workers",
-                "train.eval_every", "evaluation.latency_runs", "evaluation.pictures", "evaluation.backend",
+                "evaluation.latency_runs", "evaluation.pictures", "evaluation.backend",
                 "model.pretrained_label")  # fmt: skip
 
 

@@ -1,0 +1,28 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Before anything imports ultralytics: it would look names up on the network and install packages by itself.
+os.environ.setdefault("YOLO_OFFLINE", "1")
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of real weights and images; skips the test, visibly, where it is absent."""
+    folder = Path(os.environ.get("DCODP_REALDATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set DCODP_REALDATA")
+    return folder
