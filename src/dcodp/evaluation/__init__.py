@@ -1,0 +1,36 @@
+"""How good, how large and how fast a detector is."""
+
+from dcodp.evaluation.coco_ap import coco_statistics
+from dcodp.evaluation.complexity import LatencyResult, count_flops, count_parameters, latency_ms
+from dcodp.evaluation.evaluate import (
+    Predictions,
+    accuracy,
+    cost,
+    evaluate,
+    fitness,
+    load_predictions,
+    predict,
+    save_predictions,
+    voc_statistics,
+)
+from dcodp.evaluation.nms import non_maximum_suppression
+from dcodp.evaluation.voc_ap import voc_ap
+
+__all__ = [
+    "LatencyResult",
+    "Predictions",
+    "accuracy",
+    "coco_statistics",
+    "cost",
+    "count_flops",
+    "count_parameters",
+    "evaluate",
+    "fitness",
+    "latency_ms",
+    "load_predictions",
+    "non_maximum_suppression",
+    "predict",
+    "save_predictions",
+    "voc_ap",
+    "voc_statistics",
+]

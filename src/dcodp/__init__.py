@@ -1,0 +1,40 @@
+"""dcodp: structured pruning for object detectors by dual coupledness.
+
+Names are resolved on first use, so that reading records and rendering reports needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dcodp import evaluation, importance, testing
+    from dcodp.errors import InputError
+    from dcodp.graph import CouplingGraph, trace
+    from dcodp.pruning import PrunePlan, load, prune, save, select
+
+_HOME = {
+    "InputError": "dcodp.errors",
+    "CouplingGraph": "dcodp.graph",
+    "trace": "dcodp.graph",
+    "PrunePlan": "dcodp.pruning",
+    "load": "dcodp.pruning",
+    "prune": "dcodp.pruning",
+    "save": "dcodp.pruning",
+    "select": "dcodp.pruning",
+}
+_MODULES = ("evaluation", "importance", "testing")
+
+__all__ = [
+    "CouplingGraph", "InputError", "PrunePlan", "evaluation", "importance", "load", "prune", "save", "select",
+    "testing", "trace",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return import_module(f"dcodp.{name}")
+    raise AttributeError(f"module 'dcodp' has no attribute {name!r}")

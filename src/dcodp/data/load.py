@@ -1,0 +1,106 @@
+"""From the settings of a data set to its images: which reader, which split, what to do with broken items."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from dcodp.config import DatasetConfig
+from dcodp.data import coco, shapes, voc
+from dcodp.data.images import map_ahead, probe
+from dcodp.data.parsing import Listing, Problem
+from dcodp.data.progress import track
+from dcodp.data.types import DetectionSet, LabelledImage
+from dcodp.errors import InputError
+
+_LOOK_AHEAD = 64  # images whose files are probed in advance
+
+
+def load(config: DatasetConfig, root: Path, split: str) -> DetectionSet:
+    """The "train" or "val" split as `config` names and limits it; generated first, if need be, for layout shapes.
+
+    With broken=refuse the first broken item raises InputError; files are not decoded here, so a truncated one is
+    found when it is read. With broken=skip every file is decoded once, and the items left out are logged in one
+    warning. A set without a published size counts as a subset where it holds fewer images than its list.
+    """
+    listing = open_split(config, root, split)
+    images, problems = _collect(config, split, listing)
+    if problems:
+        lines = "\n  ".join(map(str, problems))
+        logging.getLogger(__name__).warning("%s %s: left out\n  %s", config.name, split, lines)
+    if not images:
+        raise InputError(f"{config.name} {split} has no readable image under {root}; run dcodp data check, or restore it")
+    published = config.published_train if split == "train" else config.published_val
+    return DetectionSet(
+        name=config.name,
+        split=split,
+        classes=listing.classes,
+        images=tuple(images),
+        published_size=published if published is not None else listing.size,
+        category_ids=listing.category_ids,
+    )
+
+
+def open_split(config: DatasetConfig, root: Path, split: str) -> Listing:
+    """The split as listed, unread. Raises InputError where the folder, the list or the layout is not there."""
+    if split not in ("train", "val"):
+        raise InputError(f"split {split!r} is not known; use train or val")
+    name = config.train if split == "train" else config.val
+    if config.layout == "shapes":
+        return voc.open_split(shapes.ensure(config, root), name, shapes.CLASSES)
+    if not root.is_dir():
+        raise InputError(
+            f"paths.data={root} does not exist; give the folder that holds VOCdevkit or coco, "
+            "or use dataset=shapes, which is generated"
+        )
+    if config.layout == "voc":
+        return voc.open_split(voc.find(root, config.name.upper()), name)
+    if config.layout == "coco":
+        return coco.open_split(root, name)
+    raise InputError(f"dataset.layout={config.layout} is not known; use shapes, voc or coco")
+
+
+def _collect(config: DatasetConfig, split: str, listing: Listing) -> tuple[list[LabelledImage], list[Problem]]:
+    images, problems = [], []
+    limit = config.train_limit if split == "train" else config.val_limit
+    items = probed(listing.items) if config.broken == "skip" else listing.items
+    for item in track(items, f"reading {config.name} {split}", listing.size):
+        if isinstance(item, LabelledImage):
+            images.append(item)
+        elif item.fatal and config.broken == "refuse":
+            raise InputError(f"{item}; repair it, or leave such images out with dataset.broken=skip")
+        else:
+            problems.append(item)
+        if len(images) == limit:
+            break
+    return images, problems
+
+
+def probed(items):
+    """The same stream with every image whose file cannot be decoded replaced by the problem."""
+    return map_ahead(lambda item: (isinstance(item, LabelledImage) and probe(item)) or item, items, _LOOK_AHEAD)
+
+
+def fingerprint(detection_set: DetectionSet) -> str:
+    """A short hash of classes, ids, sizes, boxes, labels, flags and file sizes; the pixels are not read."""
+    digest = hashlib.sha256(json.dumps([detection_set.classes, detection_set.category_ids]).encode())
+    for image in detection_set.images:
+        try:
+            file_size = image.path.stat().st_size
+        except OSError as error:
+            raise InputError(f"{image.path} is missing ({error.strerror}); restore it") from error
+        digest.update(json.dumps([image.id, image.width, image.height, file_size]).encode())
+        for array in (image.boxes, image.labels, image.difficult, image.crowd):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def class_counts(detection_set: DetectionSet) -> dict[str, int]:
+    """Class name → number of objects, difficult ones and crowds included."""
+    labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in detection_set.images)])
+    counts = np.bincount(labels, minlength=len(detection_set.classes))
+    return dict(zip(detection_set.classes, counts.tolist(), strict=True))

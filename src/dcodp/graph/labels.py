@@ -1,0 +1,101 @@
+"""Labels: one integer per coordinate of a tensor dimension, and the record of which labels stand or fall together.
+
+A label names a channel. Two coordinates that carry tied labels are removed together or not at all; a fixed label is
+never removed. Label 0 (`FIXED`) stands for coordinates that no parameter owns: padding, inputs, constants.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+FIXED = 0
+Axes = list[np.ndarray | None]  # per dimension: labels [size] int64, or None where nothing can be removed
+
+
+class Labels:
+    """Hands out labels and collects ties (label ~ label) and fixes (label may not be removed, because …)."""
+
+    def __init__(self) -> None:
+        self.count = 1  # label 0 is FIXED
+        self._ties: list[np.ndarray] = []  # each [2, n]
+        self.fixes: list[tuple[np.ndarray, str]] = []
+
+    def fresh(self, size: int) -> np.ndarray:
+        """`size` labels that nothing is tied to yet."""
+        labels = np.arange(self.count, self.count + size, dtype=np.int64)
+        self.count += size
+        return labels
+
+    def tie(self, one: np.ndarray, other: np.ndarray, reason: str = "") -> None:
+        """Coordinates `one[i]` and `other[i]` stand or fall together; a partner that is FIXED fixes the other."""
+        differ = one != other
+        if not differ.any():
+            return
+        one, other = one[differ], other[differ]
+        for labels, partner in ((one, other), (other, one)):
+            self.fix(labels[partner == FIXED], reason or "joined with values that no parameter owns")
+        owned = (one != FIXED) & (other != FIXED)
+        if owned.any():
+            self._ties.append(np.stack([one[owned], other[owned]]))
+
+    def fix(self, labels: np.ndarray | None, reason: str) -> None:
+        """None of `labels` may be removed; `reason` is what a person reads."""
+        if labels is not None and (labels != FIXED).any():
+            self.fixes.append((labels[labels != FIXED], reason))
+
+    def components(self) -> Components:
+        """The connected components of all ties so far."""
+        rows, columns = np.concatenate(self._ties, axis=1) if self._ties else np.zeros((2, 0), np.int64)
+        links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(self.count, self.count))
+        _, component = connected_components(links, directed=False)
+        return Components(component.astype(np.int64), self.fixes)
+
+
+class Components:
+    """Labels merged into removable channels: `of[label]` is the component, `reason[component]` why it is fixed."""
+
+    def __init__(self, of: np.ndarray, fixes: list[tuple[np.ndarray, str]]):
+        self.of = of
+        self.reason: dict[int, str] = {int(of[FIXED]): "not a channel"}
+        for labels, reason in fixes:
+            for component in np.unique(of[labels]).tolist():
+                self.reason.setdefault(component, reason)
+        self.fixed = np.zeros(len(of), bool)
+        self.fixed[list(self.reason)] = True
+
+    def removable(self, labels: np.ndarray) -> np.ndarray:
+        """labels [n] → bool [n]."""
+        return ~self.fixed[self.of[labels]]
+
+
+def labels_of(tensor: Tensor) -> Axes:
+    """The labels on each dimension of a tensor seen during a trace."""
+    return getattr(tensor, "_dcodp_axes", None) or [None] * tensor.dim()
+
+
+def put_labels(tensor: Tensor, axes: Axes) -> None:
+    """Attach labels; a dimension of size 1 (or a mismatch left by broadcasting) cannot lose a channel."""
+    tensor._dcodp_axes = [  # type: ignore[attr-defined]
+        a if a is not None and size > 1 and len(a) == size else None
+        for a, size in zip(axes, tensor.shape, strict=True)
+    ]
+
+
+def spread(labels: np.ndarray, dim: int, shape: torch.Size) -> Tensor:
+    """labels [n] laid along `dim` of an int64 tensor of `shape` (no memory: the other strides are 0)."""
+    view = [1] * len(shape)
+    view[dim] = -1
+    return torch.from_numpy(labels).view(view).expand(shape)
+
+
+def varying_dims(tensor: Tensor) -> list[int]:
+    """The dimensions along which the entries of an integer tensor differ."""
+    return [
+        d
+        for d in range(tensor.dim())
+        if tensor.size(d) > 1 and tensor.stride(d) != 0 and bool((tensor != tensor.narrow(d, 0, 1)).any())
+    ]

@@ -1,0 +1,58 @@
+"""Algorithm 1 of the paper: for every layer its parent layers, by depth-first search over the recorded operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One recorded operation: the operations its inputs came from, and the layer whose weight it applies, if any."""
+
+    inputs: tuple[int, ...]
+    layer: str | None
+
+
+class OperationGraph:
+    """All operations of one forward pass, in order."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+
+    def record(self, inputs: list[Tensor], outputs: list[Tensor], layer: str | None) -> None:
+        sources = {getattr(t, "_dcodp_operation", None) for t in inputs} - {None}
+        self.operations.append(Operation(tuple(sorted(sources)), layer))  # type: ignore[arg-type]
+        for tensor in outputs:
+            tensor._dcodp_operation = len(self.operations) - 1  # type: ignore[attr-defined]
+
+    @property
+    def layers(self) -> list[str]:
+        """Layers in the order in which they first ran."""
+        return list(dict.fromkeys(o.layer for o in self.operations if o.layer is not None))
+
+    def parents(self) -> dict[str, list[str]]:
+        """layer → the nearest layers its input comes from (Algorithm 1). A layer applied twice has both uses' parents."""
+        found: dict[str, dict[str, None]] = {layer: {} for layer in self.layers}
+        for operation in self.operations:
+            if operation.layer is not None:
+                found[operation.layer].update(dict.fromkeys(self._search(operation)))
+        return {layer: list(parents) for layer, parents in found.items()}
+
+    def _search(self, start: Operation) -> list[str]:
+        """Depth-first from an operation towards the input, stopping at the first layer on every path."""
+        parents: list[str] = []
+        seen: set[int] = set()
+        stack = list(reversed(start.inputs))
+        while stack:
+            number = stack.pop()
+            if number in seen:
+                continue
+            seen.add(number)
+            operation = self.operations[number]
+            if operation.layer is not None:
+                parents.append(operation.layer)
+            else:
+                stack.extend(reversed(operation.inputs))
+        return parents

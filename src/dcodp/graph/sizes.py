@@ -1,0 +1,309 @@
+"""Where a size came from: integers that remember the tensor dimension or module attribute they were read from.
+
+`x.view(b, self.heads, c // self.heads, n)` fixes sizes in Python. During a trace, module attributes and tensor shapes
+are `TracedInt`s, so that each size that a model passes to a reshaping operation arrives as an expression. Every such
+use is a `SizeRule`: expression = number of channels left along a dimension. `solve` finds the attribute values that
+make all rules hold whatever channels are removed; where none can, it ties or fixes the channels involved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dcodp.graph.labels import Components, Labels
+
+AttributeKey = tuple[str, str, int | None]  # module, attribute, position in a list or tuple
+
+
+@dataclass(frozen=True, eq=False)
+class FromDimension:
+    """The size of a labelled tensor dimension."""
+
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class FromAttribute:
+    """A module's integer attribute."""
+
+    key: AttributeKey
+
+
+@dataclass(frozen=True, eq=False)
+class Arithmetic:
+    """`left` operator `right`."""
+
+    operator: str
+    left: Any
+    right: Any
+
+
+class TracedInt(int):
+    """An int that remembers its origin through + - * //; anything else gives a plain number."""
+
+    origin: Any
+    read: list[Any] | None
+
+    def __new__(cls, value: int, origin: Any, read: list[Any] | None = None) -> TracedInt:
+        self = super().__new__(cls, value)
+        self.origin, self.read = origin, read
+        return self
+
+    def _derive(self, operator: str, left: Any, right: Any, value: int) -> TracedInt:
+        self.note_read()
+        return TracedInt(value, Arithmetic(operator, origin_of(left), origin_of(right)), self.read)
+
+    def note_read(self) -> None:
+        if self.read is not None:
+            self.read.append(self.origin)
+
+    def __add__(self, other: Any) -> Any:
+        return self._derive("+", self, other, int(self) + int(other)) if isinstance(other, int) else self + other
+
+    def __radd__(self, other: Any) -> Any:
+        return self._derive("+", other, self, int(other) + int(self)) if isinstance(other, int) else other + int(self)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._derive("-", self, other, int(self) - int(other)) if isinstance(other, int) else int(self) - other
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._derive("-", other, self, int(other) - int(self)) if isinstance(other, int) else other - int(self)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._derive("*", self, other, int(self) * int(other)) if isinstance(other, int) else int(self) * other
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._derive("*", other, self, int(other) * int(self)) if isinstance(other, int) else other * int(self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return (
+            self._derive("//", self, other, int(self) // int(other)) if isinstance(other, int) else int(self) // other
+        )
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return (
+            self._derive("//", other, self, int(other) // int(self)) if isinstance(other, int) else other // int(self)
+        )
+
+    def __pow__(self, other: Any, modulo: Any = None) -> Any:  # attention scales: a constant of the dense net
+        self.note_read()
+        return pow(int(self), other, modulo)
+
+    def __truediv__(self, other: Any) -> Any:
+        self.note_read()
+        return int(self) / other
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
+
+    def __deepcopy__(self, memo: Any) -> int:
+        return int(self)
+
+    __hash__ = int.__hash__
+
+
+def origin_of(value: Any) -> Any:
+    """The expression behind a number: its origin, or the number itself."""
+    return value.origin if isinstance(value, TracedInt) else int(value)
+
+
+@dataclass(eq=False)
+class SizeRule:
+    """`expression` must equal the channels left along a dimension with `labels` (None: always `size`)."""
+
+    expression: Any
+    labels: np.ndarray | None
+    size: int
+    where: str
+
+
+@dataclass
+class Linear:
+    """A number that depends linearly on how many channels each component keeps: Σ terms[c]·kept(c) + constant.
+
+    `unknown` holds the coefficients of attributes whose value is still to be found.
+    """
+
+    constant: int = 0
+    terms: dict[int, int] = field(default_factory=dict)
+    unknown: dict[AttributeKey, int] = field(default_factory=dict)
+
+    def combine(self, other: Linear, sign: int) -> Linear:
+        return Linear(
+            self.constant + sign * other.constant,
+            _sum(self.terms, other.terms, sign),
+            _sum(self.unknown, other.unknown, sign),
+        )
+
+    def times(self, factor: int) -> Linear:
+        return Linear(
+            self.constant * factor,
+            {k: v * factor for k, v in self.terms.items()},
+            {k: v * factor for k, v in self.unknown.items()},
+        )
+
+    def divided(self, divisor: int) -> Linear | None:
+        """None where the quotient would not be linear (a remainder)."""
+        values = [self.constant, *self.terms.values(), *self.unknown.values()]
+        if divisor == 0 or any(v % divisor for v in values):
+            return None
+        return Linear(
+            self.constant // divisor,
+            {k: v // divisor for k, v in self.terms.items()},
+            {k: v // divisor for k, v in self.unknown.items()},
+        )
+
+    @property
+    def is_constant(self) -> bool:
+        return not self.terms and not self.unknown
+
+
+def _sum(one: dict[Any, int], other: dict[Any, int], sign: int) -> dict[Any, int]:
+    total = dict(one)
+    for key, value in other.items():
+        total[key] = total.get(key, 0) + sign * value
+    return {key: value for key, value in total.items() if value}
+
+
+def dimension_form(labels: np.ndarray | None, size: int, components: Components) -> Linear:
+    """The number of coordinates left along a dimension, as a linear form over components."""
+    if labels is None:
+        return Linear(size)
+    removable = components.removable(labels)
+    names, counts = np.unique(components.of[labels[removable]], return_counts=True)
+    return Linear(int((~removable).sum()), dict(zip(names.tolist(), counts.tolist(), strict=True)))
+
+
+class _Evaluator:
+    """Expressions → linear forms, with what is known of the attributes so far."""
+
+    def __init__(self, components: Components, attributes: dict[AttributeKey, Linear]):
+        self.components, self.attributes = components, attributes
+
+    def __call__(self, expression: Any) -> Linear | None:
+        """None where the expression is not linear."""
+        if isinstance(expression, int):
+            return Linear(expression)
+        if isinstance(expression, FromDimension):
+            return dimension_form(expression.labels, len(expression.labels), self.components)
+        if isinstance(expression, FromAttribute):
+            known = self.attributes.get(expression.key)
+            return Linear(unknown={expression.key: 1}) if known is None else known
+        left, right = self(expression.left), self(expression.right)
+        return None if left is None or right is None else self._operate(expression.operator, left, right)
+
+    def _operate(self, operator: str, left: Linear, right: Linear) -> Linear | None:
+        if operator in "+-":
+            return left.combine(right, 1 if operator == "+" else -1)
+        if operator == "*":
+            if left.is_constant:
+                left, right = right, left
+            return left.times(right.constant) if right.is_constant else None
+        if left.is_constant and right.is_constant:
+            return Linear(left.constant // right.constant)
+        return left.divided(right.constant) if right.is_constant else None
+
+
+def leaves(expression: Any) -> Iterable[Any]:
+    """The attributes and dimensions that an expression reads."""
+    if isinstance(expression, Arithmetic):
+        yield from leaves(expression.left)
+        yield from leaves(expression.right)
+    elif not isinstance(expression, int):
+        yield expression
+
+
+def solve(
+    rules: list[SizeRule], labels: Labels, dense: dict[AttributeKey, int]
+) -> tuple[Components, dict[AttributeKey, Linear]]:
+    """Attribute values (as linear forms) that satisfy every rule; ties or fixes labels where no value can.
+
+    `dense` are the attributes' values in the dense net. Returns the final components and the attributes found.
+    """
+    while True:
+        components = labels.components()
+        attributes: dict[AttributeKey, Linear] = {}
+        if not any([_apply(rule, labels, components, attributes, dense) for rule in _ordered(rules, attributes)]):
+            return components, attributes
+
+
+def _ordered(rules: list[SizeRule], attributes: dict[AttributeKey, Linear]) -> Iterable[SizeRule]:
+    """Rules with at most one unknown attribute first; when only harder ones are left, one of them as it is."""
+    pending = list(rules)
+    while pending:
+        hard = []
+        for rule in pending:
+            if len(_unknown(rule, attributes)) <= 1:
+                yield rule
+            else:
+                hard.append(rule)
+        if len(hard) == len(pending):
+            yield hard.pop(0)
+        pending = hard
+
+
+def _unknown(rule: SizeRule, attributes: dict[AttributeKey, Linear]) -> set[AttributeKey]:
+    return {x.key for x in leaves(rule.expression) if isinstance(x, FromAttribute) and x.key not in attributes}
+
+
+def _apply(
+    rule: SizeRule,
+    labels: Labels,
+    components: Components,
+    attributes: dict[AttributeKey, Linear],
+    dense: dict[AttributeKey, int],
+) -> bool:
+    """Solve one rule for its unknown attribute, or check it; True where channels had to be tied or fixed."""
+    unknown = sorted(_unknown(rule, attributes), key=str)
+    for key in unknown[1:]:  # cannot be told apart: they keep their dense values
+        attributes[key] = Linear(dense[key])
+    required = dimension_form(rule.labels, rule.size, components)
+    found = _Evaluator(components, attributes)(rule.expression)
+    if found is not None and found.unknown:
+        (key, factor), *_ = found.unknown.items()
+        value = required.combine(Linear(found.constant, found.terms), -1).divided(factor)
+        attributes[key] = value if value is not None else Linear(dense[key])
+        found = _Evaluator(components, attributes)(rule.expression)
+    elif unknown and found is None:
+        attributes[unknown[0]] = Linear(dense[unknown[0]])
+        found = _Evaluator(components, attributes)(rule.expression)
+    if found is not None and required.combine(found, -1) == Linear():
+        return False
+    return _reconcile(rule, labels, required, found, components)
+
+
+def _reconcile(
+    rule: SizeRule, labels: Labels, required: Linear, found: Linear | None, components: Components
+) -> bool:
+    """Make a violated rule hold: tie the two dimensions where one sizes the other, else fix both."""
+    source, repeats = _sole_dimension(rule.expression)
+    if source is not None and rule.labels is not None and len(source) * repeats == len(rule.labels):
+        labels.tie(np.tile(source, repeats), rule.labels, f"sized by a dimension that cannot shrink ({rule.where})")
+        return True
+    if found is not None:
+        involved = list(required.combine(found, -1).terms)
+    else:
+        parts = [rule.labels, *(x.labels for x in leaves(rule.expression) if isinstance(x, FromDimension))]
+        involved = np.unique(components.of[np.concatenate([p for p in parts if p is not None])]).tolist()
+        involved = [c for c in involved if not components.fixed[c]]
+    if not involved:
+        raise AssertionError(f"size rule at {rule.where} contradicts the dense net: {required} is not {found}")
+    for component in involved:
+        one_label = np.flatnonzero(components.of == component)[:1]
+        labels.fix(one_label, f"a size in the model's code cannot follow ({rule.where})")
+    return True
+
+
+def _sole_dimension(expression: Any) -> tuple[np.ndarray | None, int]:
+    """`dim` → (its labels, 1); `dim * k` or `k * dim` → (its labels, k)."""
+    if isinstance(expression, FromDimension):
+        return expression.labels, 1
+    if isinstance(expression, Arithmetic) and expression.operator == "*":
+        for dimension, factor in ((expression.left, expression.right), (expression.right, expression.left)):
+            if isinstance(dimension, FromDimension) and isinstance(factor, int) and factor > 0:
+                return dimension.labels, factor
+    return None, 0

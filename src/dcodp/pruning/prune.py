@@ -1,0 +1,81 @@
+"""Apply a prune plan: slice tensors and set the numbers that modules keep about them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dcodp.errors import InputError
+from dcodp.pruning.plan import PrunePlan
+
+
+def prune(model: nn.Module, plan: PrunePlan) -> nn.Module:
+    """A new model without the channels that the plan leaves out; same state-dict names, device, dtype and mode.
+
+    The dense model is left untouched. Raises InputError where the plan belongs to another architecture.
+    """
+    check_fits(model, plan)
+    small = copy.deepcopy(model)
+    small.zero_grad(set_to_none=True)
+    modules = dict(small.named_modules(remove_duplicate=False))
+    replaced: dict[int, Tensor] = {}
+    for name, dims in plan.keep.items():
+        owner, _, key = name.rpartition(".")
+        _replace(modules[owner], key, dims, replaced)
+    for name, values in plan.attributes.items():
+        for key, value in values.items():
+            setattr(modules[name], key, _new_value(getattr(modules[name], key), value))
+    return small
+
+
+def check_fits(model: nn.Module, plan: PrunePlan) -> None:
+    """Every tensor of the plan must be in the model, in its dense shape."""
+    tensors = named_tensors(model)
+    for name, shape in plan.shapes.items():
+        if name not in tensors:
+            raise InputError(f"the plan names {name}, which this model does not have; use the architecture it was made for")
+        if list(tensors[name].shape) != list(shape):
+            raise InputError(
+                f"the plan expects {name} of shape {list(shape)}, this model has {list(tensors[name].shape)}; "
+                "use the dense architecture it was made for"
+            )
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name, shared ones under each of their names."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def take(tensor: Tensor, dims: dict[int, list[int]]) -> Tensor:
+    """The kept coordinates of a tensor, as a new contiguous tensor."""
+    for dim, kept in dims.items():
+        tensor = tensor.index_select(dim, torch.as_tensor(kept, device=tensor.device))
+    return tensor.contiguous()
+
+
+def _replace(module: nn.Module, key: str, dims: dict[int, list[int]], replaced: dict[int, Tensor]) -> None:
+    """Swap one parameter or buffer; a tensor shared by several modules stays shared."""
+    old = getattr(module, key)
+    if id(old) not in replaced:
+        with torch.no_grad():
+            data = take(old.detach(), dims)
+        replaced[id(old)] = nn.Parameter(data, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else data
+        replaced[-id(old)] = old  # keeps the old tensor alive, so that its id is not given out again
+    new = replaced[id(old)]
+    if isinstance(old, nn.Parameter):
+        module._parameters[key] = new  # type: ignore[assignment]
+    else:
+        module._buffers[key] = new
+
+
+def _new_value(old: Any, new: Any) -> Any:
+    """An attribute's value; of lists and tuples only the entries that change."""
+    if isinstance(old, list | tuple):
+        return type(old)(o if n is None else n for o, n in zip(old, new, strict=True))
+    return new

@@ -1,0 +1,146 @@
+"""From scores to a plan: which channels of every coupling group are removed."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcodp.errors import InputError
+from dcodp.graph import CouplingGraph, Group
+from dcodp.pruning.plan import PrunePlan
+
+
+def select(
+    graph: CouplingGraph,
+    scores: Mapping[str, Tensor],
+    ratio: float | Mapping[str, float] = 0.5,
+    *,
+    round_to: int = 1,
+    min_channels: int = 1,
+    ignore: Sequence[str] = (),
+    interlayer: bool = True,
+) -> PrunePlan:
+    """Remove the lowest-scored `ratio` of the channels of every group (the paper's local pruning, Eq. 11).
+
+    `scores[group.name]` is a tensor [channels]; a group without scores is left alone. `ratio` may be given per group
+    (name patterns → ratios). At least `min_channels` channels stay, and kept channels are a multiple of `round_to`
+    where the group is large enough. `ignore` are patterns (as in the shell) of layer or group names to leave alone;
+    one that matches nothing is an error. `interlayer=False` leaves groups with several layers alone.
+
+    Raises InputError for scores of the wrong shape or with NaN, ratios outside [0, 1) and unmatched patterns.
+    """
+    _check(graph, scores)
+    ratios = _ratios(graph.groups, ratio)
+    left_alone = _matched(graph.groups, ignore)
+    keep = {}
+    for group in graph.groups:
+        untouched = group.name not in scores or group.name in left_alone or (group.coupled and not interlayer)
+        count = group.channels if untouched else kept_count(group.channels, ratios[group.name], round_to, min_channels)
+        keep[group.name] = lowest_removed(scores.get(group.name), group.channels, count)
+    settings = {"ratio": ratio if isinstance(ratio, float | int) else dict(ratio), "round_to": round_to,
+                "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer}  # fmt: skip
+    return make_plan(graph, keep, settings)
+
+
+def kept_count(channels: int, ratio: float, round_to: int = 1, min_channels: int = 1) -> int:
+    """Channels that stay of `channels`: (1 − ratio), to the nearest multiple of `round_to` that leaves at least one."""
+    wanted = channels * (1 - ratio)
+    count = int(wanted / round_to + 0.5) * round_to if round_to > 1 else channels - int(channels * ratio + 0.5)
+    count = max(count, min(channels, max(min_channels, round_to)))
+    return min(channels, count)
+
+
+def lowest_removed(scores: Tensor | None, channels: int, count: int) -> list[int]:
+    """Indices of the `count` highest scores, ascending; ties keep the earlier channel."""
+    if scores is None or count >= channels:
+        return list(range(channels))
+    order = torch.sort(scores.detach().double().cpu(), descending=True, stable=True).indices[:count]
+    return sorted(order.tolist())
+
+
+def make_plan(graph: CouplingGraph, keep: Mapping[str, Sequence[int]], settings: Mapping[str, Any] | None = None) -> PrunePlan:
+    """The plan that keeps the given channels of every group (all channels of groups that are not named)."""
+    kept = {g.name: list(map(int, keep.get(g.name, range(g.channels)))) for g in graph.groups}
+    removed = _removed_coordinates(graph, kept)
+    tensors: dict[str, dict[int, list[int]]] = {}
+    for (name, dim), coordinates in removed.items():
+        left = np.setdiff1d(np.arange(graph.shapes[name][dim]), coordinates).tolist()
+        for alias in (name, *graph.aliases.get(name, ())):
+            tensors.setdefault(alias, {})[dim] = left
+    first_name = {alias: name for name, others in graph.aliases.items() for alias in others}
+    return PrunePlan(
+        keep=tensors,
+        shapes={name: list(graph.shapes[first_name.get(name, name)]) for name in tensors},
+        attributes=_attribute_values(graph, kept),
+        groups=kept,
+        channels={g.name: g.channels for g in graph.groups},
+        settings=dict(settings or {}),
+    )
+
+
+def _removed_coordinates(graph: CouplingGraph, kept: Mapping[str, list[int]]) -> dict[tuple[str, int], np.ndarray]:
+    parts: dict[tuple[str, int], list[np.ndarray]] = {}
+    for group in graph.groups:
+        gone = np.setdiff1d(np.arange(group.channels), kept[group.name])
+        for site in group.sites if len(gone) else ():
+            parts.setdefault((site.tensor, site.dim), []).append(site.index[gone].ravel())
+    return {key: np.concatenate(value) for key, value in parts.items()}
+
+
+def _attribute_values(graph: CouplingGraph, kept: Mapping[str, list[int]]) -> dict[str, dict[str, Any]]:
+    """New values of the attributes that follow the kept channels."""
+    stays = np.concatenate([np.isin(np.arange(g.channels), kept[g.name]) for g in graph.groups] or [np.zeros(0, bool)])
+    values: dict[str, dict[str, Any]] = {}
+    for size in graph.attributes:
+        if stays[size.channel].all():
+            continue
+        module, attribute, position = size.key
+        value = (size.constant + int((size.coefficient * stays[size.channel]).sum())) // size.divisor
+        if position is None:
+            values.setdefault(module, {})[attribute] = value
+        else:
+            entries = values.setdefault(module, {}).setdefault(attribute, [None] * graph.lengths[module, attribute])
+            entries[position] = value
+    return values
+
+
+def _check(graph: CouplingGraph, scores: Mapping[str, Tensor]) -> None:
+    groups = {g.name: g for g in graph.groups}
+    for name, score in scores.items():
+        if name not in groups:
+            raise InputError(f"scores name the group {name!r}, which the graph does not have; use graph.groups' names")
+        if tuple(score.shape) != (groups[name].channels,):
+            raise InputError(f"scores of {name} have shape {tuple(score.shape)}; give [{groups[name].channels}]")
+        if torch.isnan(score).any():
+            raise InputError(f"scores of {name} contain NaN; check the calibration images and the weights")
+
+
+def _ratios(groups: Sequence[Group], ratio: float | Mapping[str, float]) -> dict[str, float]:
+    patterns = ratio if isinstance(ratio, Mapping) else {"*": float(ratio)}
+    for pattern, value in patterns.items():
+        if not 0 <= value < 1:
+            raise InputError(f"ratio={value} is out of range; use 0 ≤ ratio < 1 (the share of channels to remove)")
+        _matched(groups, [pattern])
+    return {
+        g.name: next((v for p, v in reversed(list(patterns.items())) if _matches(g, p)), 0.0) for g in groups
+    }
+
+
+def _matches(group: Group, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (group.name, *group.layers))
+
+
+def _matched(groups: Sequence[Group], patterns: Sequence[str]) -> set[str]:
+    """Names of the groups that match any pattern; every pattern must match something."""
+    found: set[str] = set()
+    for pattern in patterns:
+        names = {g.name for g in groups if _matches(g, pattern)}
+        if groups and not names:
+            raise InputError(f"the pattern {pattern!r} matches no prunable layer or group; see graph.explain() for names")
+        found |= names
+    return found

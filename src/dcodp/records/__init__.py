@@ -1,0 +1,53 @@
+"""One self-describing record per run, and what keeps it trustworthy. JSON only; nothing here needs torch.
+
+results/runs/<run_id>/record.json     what was run, on what, and what came out
+                      metrics.jsonl   one line per epoch
+                      running.json    only while a process works on the run; its mtime is the heartbeat
+results/sweeps/<name>.json            the cells that a sweep was asked for
+"""
+
+from dcodp.records.folder import RunFolder, read_json, run_folder, write_atomically
+from dcodp.records.metrics import append_metrics, read_metrics
+from dcodp.records.provenance import collect_provenance, cpu_name, timed
+from dcodp.records.record import (
+    METRICS,
+    STAGES,
+    STATUSES,
+    Record,
+    is_done,
+    load_records,
+    read_record,
+    recording,
+    write_record,
+)
+from dcodp.records.running import claim, is_alive, now, read_running
+from dcodp.records.sweeps import Sweep, SweepCell, read_sweeps, write_sweep
+
+__all__ = [
+    "METRICS",
+    "STAGES",
+    "STATUSES",
+    "Record",
+    "RunFolder",
+    "Sweep",
+    "SweepCell",
+    "append_metrics",
+    "claim",
+    "collect_provenance",
+    "cpu_name",
+    "is_alive",
+    "is_done",
+    "load_records",
+    "now",
+    "read_json",
+    "read_metrics",
+    "read_record",
+    "read_running",
+    "read_sweeps",
+    "recording",
+    "run_folder",
+    "timed",
+    "write_atomically",
+    "write_record",
+    "write_sweep",
+]

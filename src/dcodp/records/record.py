@@ -1,0 +1,159 @@
+"""The record of a run: its keys, how it is written, read and observed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dcodp.errors import InputError
+from dcodp.records.folder import RunFolder, read_json, write_atomically
+from dcodp.records.running import claim, is_alive
+
+STATUSES = ("running", "done", "failed", "interrupted")
+STAGES = ("dense", "pruned", "finetuned")
+METRICS = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large", "parameters", "flops", "latency_ms")
+
+
+@dataclass
+class Record:
+    """What one run was and what it measured; the same keys as record.json.
+
+    `dense`, `pruned` and `finetuned` are evaluation blocks (METRICS, `per_class`, `images`, `subset`, `latency`,
+    …; AP values from 0 to 1, None or -1 where the images hold no such objects) or None while not measured.
+    """
+
+    run_id: str
+    status: str = "running"  # one of STATUSES; "broken" where the file could not be read
+    config: dict[str, Any] = field(default_factory=dict)
+    dense: dict[str, Any] | None = None
+    pruned: dict[str, Any] | None = None
+    finetuned: dict[str, Any] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None  # one line, of a failed run
+    notes: list[str] = field(default_factory=list)
+
+    def block(self, stage: str) -> dict[str, Any] | None:
+        return getattr(self, stage)
+
+
+def plain(value: Any, lost: list[str], name: str = "") -> Any:
+    """JSON-able copy: arrays and tensors as lists, paths as text, NaN and infinity as None (named in `lost`)."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, lost, f"{name}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, lost, f"{name}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), lost, name)
+    if isinstance(value, float) and not math.isfinite(value):
+        lost.append(f"{name} was {value}")
+        return None
+    return value
+
+
+def write_record(folder: RunFolder, record: Record) -> None:
+    """Values that are not finite are written as null (missing) and named in the record's notes."""
+    lost: list[str] = []
+    tree = plain(dataclasses.asdict(record), lost)
+    tree["notes"] += [note for note in lost if note not in tree["notes"]]
+    write_atomically(folder.record, json.dumps(tree, indent=1, allow_nan=False) + "\n")
+
+
+def read_record(folder: RunFolder) -> Record:
+    """Raises InputError, naming the file and what is wrong, for anything but a whole record of this run."""
+    record = Record(**_record_fields(read_json(folder.record), folder.record))
+    if record.run_id != folder.run_id:
+        raise InputError(f"{folder.record} belongs to run {record.run_id}; rename its folder to that")
+    return record
+
+
+def _record_fields(tree: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} does not hold a record; delete its folder and run the cell again")
+    kinds = {"run_id": str, "status": str, "config": dict, "provenance": dict, "notes": list}
+    fields = {"notes": [], "error": None, **{key: tree[key] for key in tree if key in Record.__dataclass_fields__}}
+    wrong = [key for key, kind in kinds.items() if not isinstance(fields.get(key), kind)]
+    wrong += [stage for stage in STAGES if not _is_block(fields.get(stage))]
+    if not wrong and fields["status"] not in STATUSES:
+        wrong = ["status"]
+    if wrong:
+        raise InputError(f"{path}: {', '.join(wrong)} is not as a record has it; run the cell again")
+    return fields
+
+
+def _is_block(block: Any) -> bool:
+    """An evaluation block or None: metrics are numbers or None, per_class maps a class to its numbers."""
+    if block is None:
+        return True
+    if not isinstance(block, dict) or not isinstance(block.get("per_class", {}), dict | None):
+        return False
+    numbers = all(isinstance(block.get(key), int | float | None) for key in METRICS)
+    return numbers and all(isinstance(values, dict) for values in (block.get("per_class") or {}).values())
+
+
+def load_records(results: Path) -> list[Record]:
+    """Every run under `results`, sorted by id, with the status it really has: an unreadable record is "broken"
+    (its `error` says why), a run whose process is gone is "interrupted"."""
+    root = Path(results) / "runs"
+    if not root.is_dir():
+        return []
+    paths = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [_observe(RunFolder(path)) for path in paths]
+
+
+def _observe(folder: RunFolder) -> Record:
+    alive = is_alive(folder)
+    if not folder.record.exists():
+        lost = None if alive else "stopped before it wrote a record; run the cell again"
+        return Record(folder.run_id, "running" if alive else "interrupted", error=lost)
+    try:
+        record = read_record(folder)
+    except InputError as error:
+        return Record(folder.run_id, "broken", error=str(error))
+    if alive and record.status != "done":
+        record.status = "running"
+    elif record.status == "running":
+        record.status, record.error = "interrupted", "its process is gone (killed?); run the cell again to continue"
+    return record
+
+
+def is_done(folder: RunFolder) -> bool:
+    """True where a whole record says so; the run is then skipped. Raises InputError for a broken record."""
+    return folder.record.exists() and read_record(folder).status == "done"
+
+
+@contextlib.contextmanager
+def recording(folder: RunFolder, record: Record) -> Iterator[Record]:
+    """Claims the run, writes `record` at once as running, and at the end as done, failed or interrupted.
+
+    Whatever ended the run is raised again, also where the record could not be written any more.
+    """
+    with claim(folder):
+        record.status, record.error = "running", None
+        write_record(folder, record)
+        try:
+            yield record
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            record.status = "interrupted" if stopped else "failed"
+            record.error = one_line(error)
+            try:
+                write_record(folder, record)
+            except InputError as unwritten:
+                error.add_note(str(unwritten))
+            raise
+        record.status = "done"
+        write_record(folder, record)
+
+
+def one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}".removesuffix(": ")
