@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import _tensor_str
 
 
 def environment() -> dict[str, str]:
@@ -35,11 +36,11 @@ def prepare() -> None:
     for key, value in environment().items():
         os.environ.setdefault(key, value)
     save, open_image, threads = torch.save, Image.open, os.environ.get("OMP_NUM_THREADS")
-    torch_print = dict(vars(torch._tensor_str.PRINT_OPTS))
+    torch_print = dict(vars(_tensor_str.PRINT_OPTS))
     with np.printoptions():
         importlib.import_module("ultralytics.nn.tasks")
         importlib.import_module("ultralytics.data.augment")
     torch.save, Image.open = save, open_image
-    vars(torch._tensor_str.PRINT_OPTS).update(torch_print)
+    vars(_tensor_str.PRINT_OPTS).update(torch_print)
     if threads is None:
         os.environ.pop("OMP_NUM_THREADS", None)

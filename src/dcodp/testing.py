@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from dcodp.graph.trace import call_arguments
+from dcodp.graph.recording import call_arguments
 from dcodp.pruning.plan import PrunePlan
 from dcodp.pruning.prune import named_tensors
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from dcodp.config import WandbConfig, digest
 from dcodp.errors import InputError
-from dcodp.records import Record, RunFolder, read_json, read_metrics, run_folder, write_atomically
+from dcodp.records import Record, RunFolder, plain, read_json, read_metrics, run_folder, write_atomically
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -34,7 +34,7 @@ def mirrored_numbers(record: Record) -> dict[str, Any]:
     """What W&B's summary shows: the status, the three evaluation blocks and the wall times."""
     blocks = {"dense": record.dense or {}, "pruned": record.pruned or {}, "finetuned": record.finetuned or {}}
     times = record.provenance.get("wall_seconds") or {}
-    return flatten({"status": record.status, **blocks, "wall_seconds": times})
+    return flatten(plain({"status": record.status, **blocks, "wall_seconds": times}, []))
 
 
 class Mirror:
@@ -56,7 +56,7 @@ class Mirror:
     def log(self, row: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl; with a `stage` its names become "stage/name", drawn over "stage/epoch"."""
         prefix = f"{row['stage']}/" if "stage" in row else ""
-        values = flatten({key: value for key, value in row.items() if key != "stage"}, prefix)
+        values = flatten(plain({key: value for key, value in row.items() if key != "stage"}, []), prefix)
         self._attempt(lambda: self._started().log(values))
 
     def finish(self, record: Record) -> bool:

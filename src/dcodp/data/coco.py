@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,4 +186,3 @@ def _labelled(key: str, path: Path, width: int, height: int, objects: list[_Obje
         crowd=np.array([o.crowd for o in objects], bool),
         area=np.array([o.area for o in objects], np.float32),
     )
-

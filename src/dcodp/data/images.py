@@ -35,7 +35,8 @@ THREADS = min(8, os.cpu_count() or 1)
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 Boxes = TypeVar("Boxes", np.ndarray, Tensor)
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -100,14 +101,14 @@ class Letterbox:
 
     def to_image(self, boxes: Boxes) -> Boxes:
         """xmin, ymin, xmax, ymax [n, 4] in pixels of the square → of the image, clipped to it; a new array."""
-        moved = boxes * 1.0
+        moved: Any = boxes * 1.0
         moved[:, 0::2] = ((moved[:, 0::2] - self.pad_x) / self.scale_x).clip(0, self.width)
         moved[:, 1::2] = ((moved[:, 1::2] - self.pad_y) / self.scale_y).clip(0, self.height)
         return moved
 
     def to_square(self, boxes: Boxes) -> Boxes:
         """xmin, ymin, xmax, ymax [n, 4] in pixels of the image → of the square; a new array."""
-        moved = boxes * 1.0
+        moved: Any = boxes * 1.0
         moved[:, 0::2] = moved[:, 0::2] * self.scale_x + self.pad_x
         moved[:, 1::2] = moved[:, 1::2] * self.scale_y + self.pad_y
         return moved
@@ -137,9 +138,7 @@ def evaluation_batches(
     return _batches(detection_set.images, image_size, batch)
 
 
-def calibration_images(
-    detection_set: DetectionSet, n: int, image_size: int, batch: int, seed: int
-) -> Iterator[Tensor]:
+def calibration_images(detection_set: DetectionSet, n: int, image_size: int, batch: int, seed: int) -> Iterator[Tensor]:
     """n images drawn without replacement (all, with a notice, where there are fewer): [B, 3, S, S] uint8 RGB."""
     available = len(detection_set)
     if available < n:

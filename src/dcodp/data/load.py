@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def load(config: DatasetConfig, root: Path, split: str) -> DetectionSet:
         lines = "\n  ".join(map(str, problems))
         logging.getLogger(__name__).warning("%s %s: left out\n  %s", config.name, split, lines)
     if not images:
-        raise InputError(f"{config.name} {split} has no readable image under {root}; run dcodp data check, or restore it")
+        raise InputError(f"{config.name} {split} has no readable image under {root}; restore it there")
     published = config.published_train if split == "train" else config.published_val
     return DetectionSet(
         name=config.name,
@@ -67,6 +68,8 @@ def open_split(config: DatasetConfig, root: Path, split: str) -> Listing:
 def _collect(config: DatasetConfig, split: str, listing: Listing) -> tuple[list[LabelledImage], list[Problem]]:
     images, problems = [], []
     limit = config.train_limit if split == "train" else config.val_limit
+    if limit is not None and limit < 1:
+        raise InputError(f"dataset.{split}_limit={limit} is out of range; use 1 or more, or null for all images")
     items = probed(listing.items) if config.broken == "skip" else listing.items
     for item in track(items, f"reading {config.name} {split}", listing.size):
         if isinstance(item, LabelledImage):
@@ -80,9 +83,14 @@ def _collect(config: DatasetConfig, split: str, listing: Listing) -> tuple[list[
     return images, problems
 
 
-def probed(items):
-    """The same stream with every image whose file cannot be decoded replaced by the problem."""
-    return map_ahead(lambda item: (isinstance(item, LabelledImage) and probe(item)) or item, items, _LOOK_AHEAD)
+def probed(items: Iterable[LabelledImage | Problem]) -> Iterator[LabelledImage | Problem]:
+    """The same stream, but an image whose file cannot be decoded gives way to the problem."""
+
+    def readable(item: LabelledImage | Problem) -> LabelledImage | Problem:
+        problem = probe(item) if isinstance(item, LabelledImage) else None
+        return problem or item
+
+    return map_ahead(readable, items, _LOOK_AHEAD)
 
 
 def fingerprint(detection_set: DetectionSet) -> str:
@@ -94,8 +102,8 @@ def fingerprint(detection_set: DetectionSet) -> str:
         except OSError as error:
             raise InputError(f"{image.path} is missing ({error.strerror}); restore it") from error
         digest.update(json.dumps([image.id, image.width, image.height, file_size]).encode())
-        for array in (image.boxes, image.labels, image.difficult, image.crowd):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for array in (image.boxes, image.labels, image.difficult, image.crowd, image.area):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:12]
 
 

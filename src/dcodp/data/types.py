@@ -22,7 +22,9 @@ class LabelledImage:
     labels: np.ndarray  # [n] int64, class indices from 0
     difficult: np.ndarray  # [n] bool, VOC only, else all False
     crowd: np.ndarray  # [n] bool, COCO only, else all False
-    area: np.ndarray | None = None  # [n] float32, px²: COCO's own (of the outline), which its size ranges go by; else None
+    area: np.ndarray | None = (
+        None  # [n] float32, px²: COCO's own (of the outline), which its size ranges go by; else None
+    )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ import pickle
 import pickletools
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
@@ -34,9 +33,10 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in STORAGES.values()}
 # Built-ins that only hold what they are given (never bytes or range: one number would make them large).
 CONTAINERS = ("set", "frozenset", "list", "dict", "tuple", "complex", "slice")
-# Standard-library classes that are data and nothing else; they stay placeholders too.
+# Names of the standard library that only describe data; they stay placeholders too.
 DATA_CLASSES = {
     ("collections", "defaultdict"),
     ("collections", "deque"),
@@ -50,6 +50,7 @@ DATA_CLASSES = {
     ("pathlib._local", "WindowsPath"),
     ("datetime", "datetime"),
     ("datetime", "timedelta"),
+    ("functools", "partial"),
     ("_codecs", "encode"),
     ("copyreg", "_reconstructor"),
     ("copy_reg", "_reconstructor"),
@@ -63,8 +64,7 @@ DATA_FUNCTIONS = {
 PYTHON_2 = ("__builtin__", "commands", "exceptions", "popen2", "os2")
 
 
-@dataclass(frozen=True)
-class Storage:
+class Storage(NamedTuple):
     """A storage in the archive, not read yet: `length` elements of `dtype` in the entry data/`key`."""
 
     key: str
@@ -72,8 +72,7 @@ class Storage:
     length: int
 
 
-@dataclass(frozen=True)
-class TensorRecord:
+class TensorRecord(NamedTuple):
     """A tensor not read yet: a strided view into a storage; offset and strides count elements."""
 
     storage: Storage
@@ -83,11 +82,13 @@ class TensorRecord:
 
 
 class _InertType(type):
-    def __call__(cls, *args: Any, **kwargs: Any) -> Inert:  # the pickle's REDUCE: call a function or a class
+    origin: tuple[str, str]
+
+    def __call__(cls, *args: Any) -> Inert:  # the pickle's REDUCE: call a function or a class
         name = cls.origin[1].rpartition(".")[2]
         if not name.lstrip("_")[:1].isupper() and cls.origin not in DATA_FUNCTIONS | DATA_CLASSES:
             raise InputError(f"asks to call {'.'.join(cls.origin)}")
-        return cls.__new__(cls, *args, **kwargs)
+        return Inert.__new__(cls, *args)  # type: ignore[arg-type]
 
 
 class Inert(metaclass=_InertType):
@@ -97,14 +98,17 @@ class Inert(metaclass=_InertType):
     list or a dictionary.
     """
 
-    origin: tuple[str, str] = ("", "")
+    origin = ("", "")
+    args: tuple[Any, ...]
+    state: Any
+    entries: list[Any]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:  # also the pickle's NEWOBJ, which needs a class
+    def __new__(cls, *args: Any) -> Inert:  # also the pickle's NEWOBJ, which needs a class
         module = cls.origin[0].partition(".")[0]
         if cls.origin not in DATA_CLASSES and (module in sys.stdlib_module_names or module in PYTHON_2):
             raise InputError(f"asks to use {'.'.join(cls.origin)}")
         self = object.__new__(cls)
-        self.args, self.state, self.entries = (args, kwargs), None, []
+        self.args, self.state, self.entries = args, None, []
         return self
 
     def __setstate__(self, state: Any) -> None:
@@ -132,7 +136,7 @@ class _RecordUnpickler(pickle.Unpickler):
         match module_name, global_name:
             case ("torch._utils", "_rebuild_tensor_v2"):
                 return self._tensor
-            case ("torch._utils", "_rebuild_parameter"):
+            case ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state"):
                 return self._parameter
             case ("collections", "OrderedDict"):
                 return OrderedDict
@@ -140,8 +144,8 @@ class _RecordUnpickler(pickle.Unpickler):
                 return torch.Size
             case ("builtins" | "__builtin__", name) if name in CONTAINERS:
                 return getattr(builtins, name)
-            case ("torch", name) if isinstance(dtype := getattr(torch, name, None), torch.dtype):
-                return dtype
+            case ("torch", name) if name in DTYPES:
+                return DTYPES[name]
         return _InertType(global_name, (Inert,), {"origin": (module_name, global_name)})
 
     def persistent_load(self, pid: Any, /) -> Storage:
@@ -180,5 +184,5 @@ def _check_opcodes(stream: BinaryIO) -> None:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if opcode.name.startswith("EXT"):
             raise InputError("asks for an entry of Python's extension registry")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > count + MAX_MEMO_GAP:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count + MAX_MEMO_GAP:
             raise pickle.UnpicklingError("memo number out of range")

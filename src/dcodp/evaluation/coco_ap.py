@@ -2,7 +2,7 @@
 
 Definitions: Lin et al., "Microsoft COCO: Common Objects in Context", and its evaluation code: 10 IoU thresholds from
 0.5 to 0.95, 101 recall levels, at most 100 detections of a class in an image; small is an area under 32², large one
-over 96² pixels. The area of an object is that of its box.
+over 96² pixels. The area of an object is that of its outline where the data set gives it, as COCO does, else its box's.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from dcodp.errors import InputError
 
 STATISTICS = ("map50_95", "map50", "ap75", "ap_small", "ap_medium", "ap_large",
               "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")  # fmt: skip
-# An area outside every range makes COCO's matching ignore the object in the way VOC ignores difficult ones: its IoU is
-# the usual one and a match is neither hit nor miss. `iscrowd` would not do: it compares with the detection's area
-# alone and so swallows small false positives. (pycocotools overwrites the annotation's own "ignore".)
+# An area outside every range makes COCO's matching ignore the object much as VOC ignores difficult ones: its IoU is the
+# usual one and its match is neither hit nor miss (a second match is a miss, unlike VOC). `iscrowd` would not do: it
+# compares with the detection's area alone and so swallows small false positives; and pycocotools overwrites `ignore`.
 IGNORED_AREA = -1.0
-
 
 # image id → boxes [n, 4] (xmin, ymin, xmax, ymax in pixels of the original image, its corner at (0, 0)) float32,
 # scores [n] float32 and class indices [n] int64
@@ -62,13 +61,14 @@ def _ground_truth(detection_set: DetectionSet, categories: tuple[int, ...]) -> d
     annotations = []
     for number, image in enumerate(detection_set.images, 1):
         boxes = _xywh(image.boxes)
-        for box, label, difficult, crowd in zip(boxes, image.labels, image.difficult, image.crowd, strict=True):
+        areas = np.where(image.difficult, IGNORED_AREA, boxes[:, 2] * boxes[:, 3] if image.area is None else image.area)
+        for box, area, label, crowd in zip(boxes, areas, image.labels, image.crowd, strict=True):
             annotations.append({
                 "id": len(annotations) + 1,
                 "image_id": number,
                 "category_id": int(categories[label]),
                 "bbox": box.tolist(),
-                "area": IGNORED_AREA if difficult else float(box[2] * box[3]),
+                "area": float(area),
                 "iscrowd": int(crowd),
             })  # fmt: skip
     return {

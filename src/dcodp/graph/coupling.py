@@ -13,7 +13,7 @@ from dcodp.graph.labels import Components, labels_of
 from dcodp.graph.sizes import AttributeKey, Linear, dimension_form, leaves
 
 if TYPE_CHECKING:
-    from dcodp.graph.trace import Recorder
+    from dcodp.graph.recording import Recorder
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,12 @@ from dcodp.graph.labels import labels_of
 from dcodp.graph.sizes import FromDimension, TracedInt
 
 if TYPE_CHECKING:
-    from dcodp.graph.trace import Recorder
+    from dcodp.graph.recording import Recorder
 
 Handler = Callable[["Recorder", tuple[Any, ...], dict[str, Any], Any], None]
+
+
+SHAPE_GETTER = torch.Tensor.shape.__get__  # type: ignore[attr-defined]  # a new object at each access: compare with ==
 
 
 class SizeMode(TorchFunctionMode):
@@ -32,7 +35,7 @@ class SizeMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.Tensor.shape.__get__:  # type: ignore[attr-defined]
+        if func == SHAPE_GETTER:
             return traced_shape(args[0], func(*args))
         if func is torch.Tensor.size:
             return _traced_size(func, args, kwargs)

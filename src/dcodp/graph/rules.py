@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten
 from dcodp.graph.labels import FIXED, Axes, labels_of, put_labels, spread, varying_dims
 
 if TYPE_CHECKING:
-    from dcodp.graph.trace import Recorder
+    from dcodp.graph.recording import Recorder
 
 Rule = Callable[["Recorder", Any, tuple[Any, ...], dict[str, Any], Any], None]
 
@@ -327,6 +327,7 @@ def _read_off(recorder: Recorder, moved: Tensor, axes: Axes) -> None:
             recorder.fix(moved.flatten()[:1].numpy(), "a single channel is picked out")
         return
     dim = recorder.choose_dim(dims)
+    moved = moved[tuple(slice(None) if d in dims else slice(0, 1) for d in range(moved.dim()))]
     for other in dims:
         if other != dim:
             moved = _collapse(recorder, moved, other)
@@ -339,10 +340,9 @@ def _read_off(recorder: Recorder, moved: Tensor, axes: Axes) -> None:
 
 def _collapse(recorder: Recorder, moved: Tensor, dim: int) -> Tensor:
     """Tie all positions along `dim`, positionwise: equal pieces lose the same channels."""
-    first = moved.narrow(dim, 0, 1).expand_as(moved)
-    pairs = torch.stack([first.flatten(), moved.flatten()]).unique(dim=1).numpy()
-    recorder.labels.tie(pairs[0], pairs[1])
-    return moved.narrow(dim, 0, 1)
+    first = moved.narrow(dim, 0, 1)
+    recorder.labels.tie(first.expand_as(moved).flatten().numpy(), moved.flatten().numpy())
+    return first
 
 
 def pick(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:

@@ -25,7 +25,8 @@ EPS = torch.finfo(torch.float64).eps
 DROP = 1e-13  # eigenvalues of a Gram matrix below this share of the largest are rounding, taken as 0
 TRUST = 1e-8  # estimated relative error above which an image is redone without forming a Gram matrix
 SILENT = 1e-28  # squared norm of a channel, relative to λ_max, below which float64 cannot tell it from zero
-CHUNK = 2**22  # float64 numbers held at a time (32 MB)
+BLOCK = 2**22  # float64 numbers in one block of images (32 MB)
+PIECE = 2**20  # float64 numbers converted at a time for a Gram matrix: small enough to stay in the cache
 
 
 def nuclear_coupling(maps: Tensor) -> Tensor:
@@ -35,9 +36,7 @@ def nuclear_coupling(maps: Tensor) -> Tensor:
     condition is the square of the maps') is decomposed from the maps themselves, which is about three times slower.
     Raises InputError where the maps are not four-dimensional floats, are empty, or hold NaN or infinite values.
     """
-    rows = _rows(maps)
-    images = max(1, CHUNK // (rows.shape[1] * (rows.shape[1] + 256)))  # 256: about the number of quadrature nodes
-    return torch.cat([_couple_images(part) for part in rows.split(images)])
+    return torch.cat([_couple_images(rows) for rows in _blocks(maps)])
 
 
 def nuclear_coupling_from_gram(gram: Tensor) -> Tensor:
@@ -46,16 +45,21 @@ def nuclear_coupling_from_gram(gram: Tensor) -> Tensor:
     For a mean of Gram matrices over images, A is the images' maps side by side (over √images). The error is up to
     1e-7 of the largest singular value, because G carries the squares; `nuclear_coupling` has the maps and is exact.
     """
-    if gram.ndim < 2 or gram.shape[-1] != gram.shape[-2] or gram.dtype != torch.float64 or not gram.numel():
-        raise InputError(f"a Gram matrix is [..., C, C] float64, not {list(gram.shape)} {gram.dtype}; use gram(maps)")
-    flat = gram.reshape(-1, *gram.shape[-2:])
-    _refuse_unbounded(flat.diagonal(dim1=-2, dim2=-1))
-    return coupling_of_spectrum(*_spectrum_of_gram(flat)).reshape(gram.shape[:-1])
+    check_gram(gram)
+    return coupling_of_spectrum(*_spectrum_of_gram(gram.reshape(-1, *gram.shape[-2:]))).reshape(gram.shape[:-1])
 
 
 def gram(maps: Tensor) -> Tensor:
     """A Aᵀ of every image: maps [B, C, H, W], any float dtype → [B, C, C] float64, converted piece by piece."""
-    return _gram(_rows(maps))
+    return torch.cat([_gram(rows) for rows in _blocks(maps)])
+
+
+def check_gram(gram: Tensor) -> None:
+    """Raises InputError where `gram` is not [..., C, C] float64 with finite entries."""
+    if gram.ndim < 2 or gram.shape[-1] != gram.shape[-2] or gram.dtype != torch.float64 or not gram.numel():
+        raise InputError(f"a Gram matrix is [..., C, C] float64, not {list(gram.shape)} {gram.dtype}; use gram(maps)")
+    if not bool(torch.isfinite(gram).all()):
+        raise InputError("the Gram matrix holds NaN or infinite values; check the weights and the calibration images")
 
 
 def direct_nuclear_coupling(maps: Tensor) -> Tensor:
@@ -81,10 +85,14 @@ def coupling_of_spectrum(values: Tensor, weights: Tensor) -> Tensor:
     largest = torch.where(largest > 0, largest, 1.0)
     values = values / largest
     s = quadrature_nodes(values)
-    kept = values[..., None] / (values[..., None] + s**2)  # [B, R, K]
-    lost, left = weights @ kept, weights @ (1 - kept).where(kept < 0.5, s**2 / (values[..., None] + s**2))
-    integrand = torch.where(lost < 0.5, -torch.log1p(-lost), -torch.log(left))  # [B, C, K]
-    return integrand @ s * (STEP / math.pi) * largest.sqrt()
+    resolvent = 1 / (values[..., None] + s**2)  # [B, R, K]
+    lost, left = weights @ (values[..., None] * resolvent), weights @ (s**2 * resolvent)  # [B, C, K]
+    return integral(lost, left, s) * largest.sqrt()
+
+
+def integral(lost: Tensor, left: Tensor, s: Tensor) -> Tensor:
+    """(1/π) ∫ −log(left) ds from `lost` and `left` = 1 − `lost` [..., K] at the nodes s [K] → [...]."""
+    return torch.where(lost < 0.5, -torch.log1p(-lost), -torch.log(left)) @ s * (STEP / math.pi)
 
 
 def quadrature_nodes(values: Tensor) -> Tensor:
@@ -94,11 +102,24 @@ def quadrature_nodes(values: Tensor) -> Tensor:
     return (STEP * torch.arange(-below, round(TAIL / STEP) + 1, dtype=torch.float64, device=values.device)).exp()
 
 
+def eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """gram [..., C, C] float64 → eigenvalues [..., C], those that are only rounding exact zeros, and vectors [..., C, C]."""
+    values, vectors = torch.linalg.eigh(gram)
+    return torch.where(values > DROP * values[..., -1:], values, 0.0), vectors
+
+
 def _rows(maps: Tensor) -> Tensor:
     """maps [B, C, H, W] → [B, C, N], a view where it can be; float64 maps are scaled only later."""
     if maps.ndim != 4 or not maps.is_floating_point() or not maps.numel():
         raise InputError(f"maps are [B, C, H, W] floats, none of them 0, not {list(maps.shape)} {maps.dtype}")
     return maps.detach().flatten(2)
+
+
+def _blocks(maps: Tensor) -> tuple[Tensor, ...]:
+    """maps [B, C, H, W] → rows [b, C, N] of a few images each, so that what is made of them stays near BLOCK."""
+    rows = _rows(maps)
+    channels = rows.shape[1]
+    return rows.split(max(1, BLOCK // (channels * (channels + 256))))  # 256: about the number of quadrature nodes
 
 
 def _refuse_unbounded(squares: Tensor) -> None:
@@ -112,10 +133,10 @@ def _refuse_unbounded(squares: Tensor) -> None:
 
 
 def _gram(rows: Tensor) -> Tensor:
-    """rows [B, C, N] → [B, C, C] float64; at most CHUNK numbers are converted at a time."""
-    images, channels, positions = rows.shape
+    """rows [B, C, N] → [B, C, C] float64; about PIECE numbers are converted at a time."""
+    images, channels, _ = rows.shape
     total = torch.zeros(images, channels, channels, dtype=torch.float64, device=rows.device)
-    for part in rows.split(max(1, min(positions, CHUNK // (images * channels))), dim=2):
+    for part in rows.split(max(512, PIECE // (images * channels)), dim=2):
         part = part.double()
         total.baddbmm_(part, part.mT)
     _refuse_unbounded(total.diagonal(dim1=1, dim2=2))
@@ -137,9 +158,9 @@ def _couple_images(rows: Tensor) -> Tensor:
 
 
 def _spectrum_of_gram(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """gram [B, C, C] → eigenvalues [B, C], rounding set to exact zeros, and squared eigenvectors [B, C, C]."""
-    values, vectors = torch.linalg.eigh(gram)
-    return torch.where(values > DROP * values[:, -1:], values, 0.0), vectors.square()
+    """gram [B, C, C] → eigenvalues [B, C] and squared eigenvectors [B, C, C], what `coupling_of_spectrum` takes."""
+    values, vectors = eigen(gram)
+    return values, vectors.square()
 
 
 def _spectrum_of_positions(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,8 +169,7 @@ def _spectrum_of_positions(rows: Tensor) -> tuple[Tensor, Tensor]:
     With Aᵀ A = V Λ Vᵀ, q_ij² λ_j = (A V)_ij². The last column is the null space: eigenvalue 0, the missing weight.
     """
     _refuse_unbounded(rows.square().sum(2))
-    values, vectors = torch.linalg.eigh(rows.mT @ rows)
-    values = torch.where(values > DROP * values[:, -1:], values, 0.0)
+    values, vectors = eigen(rows.mT @ rows)
     weights = torch.where(values > 0, 1 / values, 0.0)[:, None] * (rows @ vectors).square()
     null = (1 - weights.sum(2, keepdim=True)).clamp(min=0)
     return torch.nn.functional.pad(values, (0, 1)), torch.cat([weights, null], dim=2)

@@ -1,0 +1,50 @@
+"""RetinaNet (torchvision's) as a `Detector`: what a further detector of torchvision costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchvision.models import detection
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.retinanet import RetinaNet
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from dcodp.config import ModelConfig
+from dcodp.detectors.base import Detector
+from dcodp.detectors.torchvision_common import NarrowResNet, TorchvisionDetector, load_all, make_network
+
+ROWS = {"head.classification_head.cls_logits": (9, 1)}  # 9 anchors per place
+
+
+class RetinaNetDetector(TorchvisionDetector):
+    """Losses: `classification` (focal) and `bbox_regression`. There is no background class."""
+
+
+def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[str]]:
+    """The detector that `model` describes, and notes on what of its weights could not be used.
+
+    Variants: `resnet50_fpn`, with frozen batch norms where weights are given, `resnet50_fpn_v2`, and `tiny_test` for
+    tests. Raises InputError for what does not fit.
+    """
+    network = make_network(model, classes, BUILDERS, frozen=("resnet50_fpn", "tiny_test"))
+    notes = load_all(network, model, classes, ROWS, background=0)
+    return RetinaNetDetector(model.name, network, classes), notes
+
+
+def _torchvision(name: str) -> Any:
+    return lambda classes: getattr(detection, name)(weights=None, weights_backbone=None, num_classes=classes)
+
+
+def _tiny(classes: int) -> RetinaNet:
+    layers = {f"layer{i}": str(i - 2) for i in range(2, 5)}
+    backbone = BackboneWithFPN(NarrowResNet(), layers, [64, 128, 256], 32, LastLevelP6P7(32, 32))
+    sizes = tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for side in (8, 16, 32, 64, 128))
+    return RetinaNet(backbone, classes, anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5))
+
+
+BUILDERS = {
+    "resnet50_fpn": _torchvision("retinanet_resnet50_fpn"),
+    "resnet50_fpn_v2": _torchvision("retinanet_resnet50_fpn_v2"),
+    "tiny_test": _tiny,
+}

@@ -1,0 +1,188 @@
+"""What torchvision's detectors have in common: list inputs, targets in pixels, thresholds kept in a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.ops import box_convert
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from dcodp.config import ModelConfig
+from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
+from dcodp.detectors.checkpoint import read_state_dict
+from dcodp.detectors.loading import load_exactly
+from dcodp.errors import InputError
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+COCO_CATEGORIES = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # 91, gaps included, 0 = background
+Rows = dict[str, tuple[int, int]]  # module → its outputs are [blocks, classes, values per class], as (blocks, values)
+
+
+class TorchvisionDetector(Detector):
+    """`network` takes a list of images [3, S, S] in 0 … 1 and, in training, a list of target dictionaries."""
+
+    first_label = 0  # torchvision's number for class 0; with 1 the background is 0
+
+    def thresholds(self) -> Any:
+        """The module with `score_thresh`, `nms_thresh` and `detections_per_img`."""
+        return self.network
+
+    def example_inputs(self, image_size: int, batch: int = 1) -> tuple[Any, ...]:
+        noise = torch.rand(batch, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+        return (list(noise.to(next(self.network.parameters()))),)
+
+    def outputs(self, result: Any) -> Any:
+        """All of it: a list of dictionaries with boxes, labels and scores."""
+        return result
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        parts = self.network(self._inputs(batch.images), targets_of(batch, self.first_label))
+        return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:
+        with _set(self.thresholds(), settings):
+            results = self.network(self._inputs(images))
+        return [Detections(r["boxes"].float(), r["scores"].float(), r["labels"] - self.first_label) for r in results]
+
+    def _inputs(self, images: Tensor) -> list[Tensor]:
+        return list(images.to(next(self.network.parameters())) / 255)
+
+
+@contextmanager
+def _set(module: Any, settings: DecodeSettings) -> Iterator[None]:
+    values = {
+        "score_thresh": settings.confidence,
+        "nms_thresh": settings.iou,
+        "detections_per_img": settings.max_detections,
+    }
+    before = {name: getattr(module, name) for name in values}
+    try:
+        vars(module).update(values)
+        yield
+    finally:
+        vars(module).update(before)
+
+
+def targets_of(batch: Batch, first_label: int) -> list[dict[str, Tensor]]:
+    """Per image "boxes" [n, 4] (xmin, ymin, xmax, ymax in pixels) and "labels" [n].
+
+    Boxes that rounding has left without an area are dropped, because torchvision refuses them.
+    """
+    boxes = box_convert(batch.boxes * batch.images.shape[-1], "cxcywh", "xyxy")
+    solid = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    rows = [(batch.image_index == i) & solid for i in range(len(batch.images))]
+    return [{"boxes": boxes[own], "labels": batch.labels[own] + first_label} for own in rows]
+
+
+class Normalisation(GeneralizedRCNNTransform):
+    """ImageNet normalisation alone: the images come letterboxed in their final size, so nothing is resized."""
+
+    def __init__(self) -> None:
+        super().__init__(min_size=0, max_size=0, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
+
+    def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
+        return image, target
+
+
+def make_network(
+    model: ModelConfig, classes: Sequence[str], builders: dict[str, Callable[[int], nn.Module]], frozen: Sequence[str]
+) -> nn.Module:
+    """The network of `model.variant`, without its weights; batch norms of the variants in `frozen` stay as loaded.
+
+    A builder takes the number of classes. All parameters are trainable: a frozen stem could not recover from pruning.
+    """
+    if model.variant not in builders:
+        raise InputError(f"model.variant={model.variant} is no {model.family}; use one of {', '.join(builders)}")
+    if not classes:
+        raise InputError("the data set has no classes; give one with at least one class")
+    network = builders[model.variant](len(classes))
+    network.transform = Normalisation()
+    if model.variant in frozen and (model.weights or model.backbone_weights):
+        freeze_batch_norms(network)
+    if model.stride_on_1x1:
+        move_strides(network)
+    return network
+
+
+def load_all(network: nn.Module, model: ModelConfig, classes: tuple[str, ...], rows: Rows, background: int) -> list[str]:
+    """Loads `model.backbone_weights`, then `model.weights`; returns notes on what did not fit."""
+    if model.backbone_weights is not None:
+        load_backbone(network, model.backbone_weights)
+    if model.weights is None:
+        return []
+    state = read_state_dict(model.weights)
+    notes = fit_classes(state, network.state_dict(), classes, rows, background)
+    load_exactly(network, state, model.weights, f"give weights of {model.family} {model.variant}")
+    return notes
+
+
+def load_backbone(network: nn.Module, path: str) -> None:
+    """ImageNet classification weights under torchvision's names; the classifier is left out."""
+    state = {
+        name.removeprefix("features."): tensor
+        for name, tensor in read_state_dict(path).items()
+        if not name.startswith(("fc.", "classifier."))
+    }
+    load_exactly(network.backbone.body, state, path, "give torchvision's weights of this backbone")  # type: ignore
+
+
+def fit_classes(
+    state: dict[str, Tensor], own: dict[str, Tensor], classes: tuple[str, ...], rows: Rows, background: int
+) -> list[str]:
+    """Makes the class-dependent rows of `state` those of `classes`: picked by name from COCO's 91, else fresh ones."""
+    name, (blocks, values) = next((f"{module}.bias", shape) for module, shape in rows.items())
+    if name not in state or state[name].shape == own[name].shape:
+        return []
+    theirs = len(state[name]) // (blocks * values)
+    coco = theirs == len(COCO_CATEGORIES) and set(classes) <= set(COCO_CATEGORIES)
+    picked = [0] * background + [COCO_CATEGORIES.index(c) for c in classes] if coco else None
+    for module, (blocks, values) in rows.items():
+        for key in (f"{module}.weight", f"{module}.bias"):
+            state[key] = own[key] if picked is None else _pick(state[key], blocks, values, picked)
+    if picked is None:
+        return [f"the weights are for {theirs - background} classes, not {len(classes)}: {', '.join(rows)} start afresh"]
+    return [f"of the {theirs} categories in the weights the data set's {len(classes)} classes were picked by name"]
+
+
+def _pick(tensor: Tensor, blocks: int, values: int, picked: list[int]) -> Tensor:
+    """[blocks · C · values, …] → the same for the picked classes."""
+    return tensor.unflatten(0, (blocks, -1, values))[:, picked].flatten(0, 2)
+
+
+def freeze_batch_norms(module: nn.Module) -> None:
+    """Batch norms become constants, as usual where small batches fine-tune a pretrained backbone."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(child.num_features, child.eps)
+            frozen.load_state_dict(child.state_dict())
+            setattr(module, name, frozen)
+        else:
+            freeze_batch_norms(child)
+
+
+def move_strides(network: nn.Module) -> None:
+    """The stride of layers 2-4 from the 3×3 to the 1×1 convolution, as in the original ResNet (arXiv 1512.03385)."""
+    body = network.backbone.body  # type: ignore[union-attr]
+    firsts = [body[name][0] for name in ("layer2", "layer3", "layer4") if name in body]
+    if not firsts or not all(isinstance(block, Bottleneck) for block in firsts):
+        raise InputError("model.stride_on_1x1=true is only for ResNets with bottlenecks; set it to false")
+    for block in firsts:
+        block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+
+
+class NarrowResNet(ResNet):
+    """A ResNet-14 with bottlenecks and an eighth of the channels behind the stem, for tests."""
+
+    def __init__(self) -> None:
+        super().__init__(Bottleneck, [1, 1, 1, 1])
+
+    def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
+        return super()._make_layer(block, planes // 8, *args, **kwargs)

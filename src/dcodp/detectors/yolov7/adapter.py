@@ -1,0 +1,83 @@
+"""YOLOv7 as a detector of the pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from dcodp.config import ModelConfig
+from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
+from dcodp.detectors.checkpoint import read_state_dict
+from dcodp.detectors.yolov7.assign import assign_by_shape, assign_by_transport
+from dcodp.detectors.yolov7.loss import Gains, detection_loss
+from dcodp.detectors.yolov7.network import YOLOv7, yolov7
+from dcodp.detectors.yolov7.weights import load_weights
+from dcodp.errors import InputError
+from dcodp.evaluation.nms import non_maximum_suppression
+
+WIDTHS = {"base": 1.0, "tiny_test": 0.25}  # tiny_test: the same topology with a quarter of the channels
+
+
+class YOLOv7Detector(Detector):
+    """`assignment`: "transport" as the official training of P5, or "shape", the plain rule of YOLOv5."""
+
+    network: YOLOv7
+
+    def __init__(self, name: str, network: YOLOv7, classes: tuple[str, ...], assignment: str = "transport"):
+        super().__init__(name, network, classes)
+        self.assignment = assignment
+
+    def example_inputs(self, image_size: int, batch: int = 1) -> tuple[Any, ...]:
+        noise = torch.rand(batch, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+        return (noise.to(next(self.network.parameters())),)
+
+    def outputs(self, result: Any) -> Any:
+        """The decoded predictions [B, N, 5 + C]; the raw maps say the same once more."""
+        return result[0]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        raw = self.network(self._scaled(batch.images))
+        # The loss squares sigmoids and takes logarithms: half precision would underflow.
+        with torch.autocast(batch.images.device.type, enabled=False):
+            parts = self.loss_of([level.float() for level in raw], batch)
+        return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
+
+    def loss_of(self, raw: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """raw: levels [B, A, H, W, 5 + C] float32 → "box", "objectness", "classification", means over images."""
+        targets = torch.cat([batch.image_index[:, None], batch.labels[:, None], batch.boxes], 1).float()
+        head = self.network.head
+        anchors = head.anchors.float()
+        if self.assignment == "transport":
+            matches = assign_by_transport(raw, targets, anchors, head.strides)
+        else:
+            matches = assign_by_shape(raw, targets, anchors)
+        gains = Gains().scaled(len(self.classes), batch.images.shape[-1])
+        return detection_loss(raw, targets, matches, anchors, gains)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:
+        predictions = self.network(self._scaled(images))[0].float()
+        boxes = box_convert(predictions[..., :4], "cxcywh", "xyxy")
+        return non_maximum_suppression(boxes, predictions[..., 5:] * predictions[..., 4:5], settings)
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] → 0 … 1 on the network's device and in its dtype."""
+        return images.to(next(self.network.parameters())) / 255
+
+
+def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[str]]:
+    """The detector and notes on how its weights were loaded. Raises InputError for bad variants and weights."""
+    if model.variant not in WIDTHS:
+        raise InputError(f"model.variant={model.variant} is no yolov7; use one of {', '.join(WIDTHS)}")
+    if model.backbone_weights is not None:
+        raise InputError("model.backbone_weights is not for YOLOv7; give model.weights, a checkpoint of the whole net")
+    if not classes:
+        raise InputError("the data set has no classes; give one with at least one class")
+    network = yolov7(len(classes), WIDTHS[model.variant])
+    notes = []
+    if model.weights is not None:
+        notes = load_weights(network, read_state_dict(model.weights), model.weights)
+    return YOLOv7Detector(model.name, network, classes), notes

@@ -1,0 +1,63 @@
+"""YOLOv7 state dicts: the official forms made ours, checked, loaded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dcodp.detectors.loading import load_exactly
+from dcodp.detectors.yolov7.network import YOLOv7
+
+REPCONVS, HEAD = (102, 103, 104), 105
+IGNORED = (f"model.{HEAD}.anchor_grid",)  # anchors in pixels, which follow from the anchors
+
+
+def load_weights(network: YOLOv7, state: dict[str, Tensor], source: str) -> list[str]:
+    """Loads `state` (official names, float32) into `network` and returns notes on what differs from it.
+
+    A head for another number of classes keeps its fresh weights. Raises InputError where the architecture differs.
+    """
+    wanted = network.state_dict()
+    state = {name: tensor for name, tensor in state.items() if name not in IGNORED}
+    notes = _split_plain_convolutions(state, wanted)
+    notes += _add_implicits(state, wanted)
+    notes += _drop_other_head(state, wanted)
+    load_exactly(network, state, source, "give YOLOv7 P5 weights without auxiliary heads")
+    return notes
+
+
+def _split_plain_convolutions(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """Plain convolutions in place of the RepConvs become the 3×3 branches; the 1×1 branches give exactly 0.
+
+    Their weights and their batch norms' scales are zero, so they stay zero in training as well.
+    """
+    plain = [i for i in REPCONVS if f"model.{i}.conv.weight" in state]
+    for i in plain:
+        for name in [name for name in state if name.startswith(f"model.{i}.")]:
+            new = name.replace(".conv.", ".rbr_dense.0.").replace(".bn.", ".rbr_dense.1.")
+            state[new] = state.pop(name)
+        branch = {name: t for name, t in wanted.items() if name.startswith(f"model.{i}.rbr_1x1.")}
+        state.update({name: torch.zeros_like(t) for name, t in branch.items() if not name.endswith("running_var")})
+        state[f"model.{i}.rbr_1x1.1.running_var"] = torch.ones_like(branch[f"model.{i}.rbr_1x1.1.running_var"])
+    return ["plain 3×3 convolutions loaded as RepConv with a zero 1×1 branch"] if plain else []
+
+
+def _add_implicits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """The official deployed form has folded the implicit vectors away: add 0, multiply by 1."""
+    if f"model.{HEAD}.m.0.weight" not in state or f"model.{HEAD}.ia.0.implicit" in state:
+        return []
+    for name, tensor in wanted.items():
+        if name.endswith(".implicit"):
+            multiplied = f"model.{HEAD}.im." in name
+            state[name] = torch.ones_like(tensor) if multiplied else torch.zeros_like(tensor)
+    return ["no implicit vectors in the weights: they start as 0 (added) and 1 (multiplied)"]
+
+
+def _drop_other_head(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    bias = f"model.{HEAD}.m.0.bias"
+    if bias not in state or len(state[bias]) == len(wanted[bias]):
+        return []
+    theirs, ours = (len(t[bias]) // 3 - 5 for t in (state, wanted))
+    by_class = (f"model.{HEAD}.m.", f"model.{HEAD}.im.")
+    state.update({name: tensor for name, tensor in wanted.items() if name.startswith(by_class)})
+    return [f"the weights are for {theirs} classes, not {ours}: the head's last convolutions start afresh"]

@@ -1,0 +1,87 @@
+"""What stands under a table: on which images, after which training, over how many seeds, on which machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dcodp.report.layouts import Column, label
+
+if TYPE_CHECKING:
+    from dcodp.report.tables import Row
+
+
+def footnotes(used: pd.DataFrame, rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, ...]:
+    """used: the records' rows that the table draws on."""
+    cells = [(column, cell) for row in rows for column, cell in zip(columns, row.cells, strict=True)]
+    shown = {column.format for column, _ in cells}
+    states = {cell.state for _, cell in cells}
+    records = used.to_dict("records")
+    notes = [
+        f"Data: {_joined(data_name(row) for row in records)}." if records else "",
+        f"Schedule: {_joined(schedule(row) for row in records if row['stage'] != 'dense')}.",
+        seeds_note([cell.n for _, cell in cells if cell.mean is not None]),
+        "AP values × 100." if "ap" in shown else "",
+        "FLOPs count a multiply-accumulate as two." if "giga" in shown else "",
+        latency_note(records) if "ms" in shown else "",
+        unfinished_note(records),
+        "missing: no record holds this cell yet." if "missing" in states else "",
+        "—: does not apply, or the images hold no such objects." if "none" in states else "",
+        "mixed: measured on different hardware, so not averaged." if "mixed" in states else "",
+    ]
+    return tuple(note for note in notes if note and note != "Schedule: .")
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(filter(None, texts)))
+
+
+def data_name(row: Mapping[Any, Any]) -> str:
+    """ "VOC2007, 448-image subset (trained on a 126-image subset)", or "VOC2007 (4952 images)" for the whole split."""
+    name, images = label("dataset", row["dataset"]), row["images"]
+    trained = f" (trained on a {row['train_images']:g}-image subset)" if row["train_subset"] else ""
+    if row["subset"]:
+        return f"{name}, {f'{images:g}-image ' if pd.notna(images) else ''}subset{trained}"
+    return f"{name}{f' ({images:g} images)' if pd.notna(images) else ''}{trained}"
+
+
+def schedule(row: Mapping[Any, Any]) -> str:
+    """ "100 + 20 epochs (training + fine-tuning), 640 px, from yolov8n.pt"."""
+    setting = row["setting_of"]
+    epochs = f"{setting.get('train.epochs', '?')} + {setting.get('finetune.epochs', '?')}"
+    size = f", {setting['image_size']} px" if "image_size" in setting else ""
+    return f"{epochs} epochs (training + fine-tuning){size}{', from ' + row['start'] if row['start'] else ''}"
+
+
+def seeds_note(counts: Sequence[int]) -> str:
+    if not counts:
+        return ""
+    low, high = min(counts), max(counts)
+    if high == 1:
+        return "One seed."
+    number = f"{low}" if low == high else f"{low} to {high}"
+    return f"Mean ± sample standard deviation over {number} seeds."
+
+
+def latency_note(records: Sequence[Mapping[Any, Any]]) -> str:
+    """Names the hardware; says that rows cannot be compared where there is more than one."""
+    measured = [row for row in records if pd.notna(row["latency_ms"])]
+    hardware = list(dict.fromkeys(str(row["hardware"]) for row in measured))
+    runs = {row["runs"] for row in measured if pd.notna(row["runs"])}
+    if not hardware:
+        return ""
+    of = f"median of {_span(runs)} runs, " if runs else ""
+    caution = "; rows on different hardware cannot be compared" if len(hardware) > 1 else ""
+    return f"Latency: one image, {of}{'; '.join(hardware)}{caution}."
+
+
+def _span(numbers: set[Any]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def unfinished_note(records: Sequence[Mapping[Any, Any]]) -> str:
+    unfinished = dict.fromkeys(f"{row['run_id']} ({row['status']})" for row in records if row["status"] != "done")
+    return f"Includes stages of runs that are not done: {', '.join(unfinished)}." if unfinished else ""

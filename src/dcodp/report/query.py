@@ -1,0 +1,265 @@
+"""Records → rows: one per run and measured stage, and means over seeds. Pure functions, no files.
+
+Rows that may be averaged share their *setting* (everything semantic but method and seed) and their *method*
+(importance, coupling, compensation, ratio or target); a dense net has no method and shares its *base* (the setting
+less what comes after training).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import pandas as pd
+
+from dcodp.config import NOT_SEMANTIC, digest
+from dcodp.errors import InputError
+from dcodp.records import STAGES, Record
+
+METHOD = ("importance", "interlayer", "compensate", "target", "ratio")
+AVERAGE_PRECISION = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large")
+COUNTS = ("parameters", "flops", "channels")
+FIELDS = (
+    *("model", "family", "dataset", "stage", *METHOD, "method", "budget"),
+    *("seed", "experiment", "subset", "status"),
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Mean over seeds; `spread` is the sample standard deviation, None for one seed.
+
+    `mean` is None where nothing was measured (`state` "missing"), where the value does not exist, for instance AP of
+    a size that no object has ("none"), and where the values are not comparable ("mixed": latency on different
+    hardware).
+    """
+
+    mean: float | None
+    spread: float | None = None
+    n: int = 0
+    state: str = "measured"
+
+
+MISSING = Measurement(None, state="missing")
+
+
+def measurements(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per record and measured stage; blocks of unfinished runs count, their status says so."""
+    rows = [
+        _row(record, stage, block)
+        for record in records
+        for stage in STAGES
+        if (block := record.block(stage)) is not None and record.config
+    ]
+    return pd.DataFrame(rows, columns=None if rows else [*FIELDS, "run_id", "setting", "base", "seeds"])
+
+
+def _row(record: Record, stage: str, block: Mapping[str, Any]) -> dict[str, Any]:
+    dense = stage == "dense"
+    return {
+        "run_id": record.run_id,
+        "status": record.status,
+        "stage": stage,
+        **identity(record.config, dense),
+        **_settings(record, dense),
+        **_values(block, record.dense or {}),
+        **_data(record, block),
+        **_hardware(block, record.provenance),
+    }
+
+
+def identity(config: Mapping[str, Any], dense: bool = False) -> dict[str, Any]:
+    """Who the row is. A dense net has no method: importance "", ratio 0, whatever its record went on to do."""
+    model, dataset, importance = (_part(config, key) for key in ("model", "dataset", "importance"))
+    method = {
+        "importance": str(importance.get("name", "")),
+        "interlayer": bool(config.get("interlayer", True)),
+        "compensate": bool(config.get("compensate", False)),
+        "target": config.get("target") or "",
+        "ratio": round(float(config.get("ratio") or 0.0), 6),
+    }
+    if method["target"]:
+        method["ratio"] = math.nan  # the target decides
+    none = {"importance": "", "interlayer": False, "compensate": False, "target": "", "ratio": 0.0}
+    return {
+        "model": str(model.get("name", "?")),
+        "family": str(model.get("family", "?")),
+        "dataset": str(dataset.get("name", "?")),
+        **(none if dense else method),
+        "seed": config.get("seed", 0),
+        "seeds": (config.get("seed", 0), None if dense else importance.get("seed")),
+        "method": "" if dense else method_name(method),
+        "budget": "" if dense else budget_name(method["target"], method["ratio"]),
+        "experiment": config.get("experiment_name") or "",
+    }
+
+
+def method_name(method: Mapping[str, Any]) -> str:
+    """{"importance": "l1", "interlayer": False, "compensate": True} → "l1, uncoupled, compensated"."""
+    marks = ("" if method["interlayer"] else "uncoupled", "compensated" if method["compensate"] else "")
+    return ", ".join(filter(None, (method["importance"], *marks)))
+
+
+def budget_name(target: str, ratio: float) -> str:
+    """("", 0.5) → "50 %", the share of channels removed; ("flops:0.5", …) → "FLOPs to 50 %"."""
+    if not target:
+        return f"{100 * ratio:.4g} %"
+    kind, _, share = target.partition(":")
+    return f"{'FLOPs' if kind == 'flops' else kind} to {100 * float(share):.4g} %"
+
+
+def _part(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = config.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _settings(record: Record, dense: bool) -> dict[str, Any]:
+    """`setting` and `base` as digests to group by, `setting_of` and `base_of` as flat {key: value} to explain them."""
+    tree = _flat(_semantic(record))
+    base = {key: value for key, value in tree.items() if not key.startswith(("finetune.", "importance.", "round_to"))}
+    return {
+        "setting": "" if dense else digest(tree),
+        "base": digest(base),
+        "setting_of": base if dense else tree,
+        "base_of": base,
+    }
+
+
+def _semantic(record: Record) -> dict[str, Any]:
+    """The configuration less method, seeds and what never changes a result; weights by name and fingerprint."""
+    tree = copy.deepcopy(record.config)
+    for key in (*NOT_SEMANTIC, "seed", "importance.seed", "importance.name", *METHOD[1:]):
+        *parents, last = key.split(".")
+        node: Any = tree
+        for parent in parents:
+            node = _part(node, parent)
+        node.pop(last, None)
+    fingerprints = record.provenance.get("weights") or {}
+    for key in ("weights", "backbone_weights"):
+        if path := _part(tree, "model").get(key):
+            tree["model"][key] = " ".join(filter(None, (PurePath(path).name, fingerprints.get(key))))
+    return tree
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _values(block: Mapping[str, Any], dense: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a block, and the share of parameters, FLOPs and channels removed from its dense net."""
+    voc = block.get("voc_ap") or {}
+    values: dict[str, Any] = {key: _number(block.get(key)) for key in (*AVERAGE_PRECISION, *COUNTS, "latency_ms")}
+    for key in COUNTS:
+        before, after = _number(dense.get(key)), values[key]
+        values[f"{key}_removed"] = 1 - after / before if before > 0 else math.nan
+    return values | {
+        "voc_map": _number(voc.get("map")),
+        "voc_rule": voc.get("rule") or "",
+        "per_class": block.get("per_class") or {},
+        "voc_per_class": voc.get("per_class") or {},
+    }
+
+
+def _number(value: Any) -> float:
+    """NaN for whatever is no measurement; AP is -1 where the images hold no such objects."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else math.nan
+
+
+def _data(record: Record, block: Mapping[str, Any]) -> dict[str, Any]:
+    """On how many images the figure stands, and what the weights started from."""
+    train = _part(_part(record.provenance, "data_fingerprint"), "train")
+    model = _part(record.config, "model")
+    files = {"": model.get("weights"), "backbone ": model.get("backbone_weights")}
+    return {
+        "images": block.get("images"),
+        "subset": bool(block.get("subset")),
+        "train_images": train.get("images"),
+        "train_subset": bool(train.get("subset")),
+        "start": model.get("pretrained_label") or ", ".join(f"{k}{PurePath(v).name}" for k, v in files.items() if v),
+    }
+
+
+def _hardware(block: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    latency = block.get("latency") or {}
+    device = str(latency.get("device") or provenance.get("device") or "unknown device")
+    threads = latency.get("threads")
+    return {
+        "device": device,
+        "hardware": device + (f", {threads} thread{'s' if threads != 1 else ''}" if threads else ""),
+        "runs": latency.get("runs"),
+    }
+
+
+def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows whose fields have the given value, or one of the given values. Raises InputError for an unknown field."""
+    keep = pd.Series(True, index=frame.index)
+    for key, wanted in where.items():
+        if key not in FIELDS:
+            raise InputError(f"records have no field {key}; filter by {', '.join(FIELDS)}")
+        values = list(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
+        keep &= frame[key].isin(values)
+    return frame.loc[keep]
+
+
+def measure(rows: pd.DataFrame, name: str) -> Measurement:
+    """The value `name` over the rows of one cell: the mean over seeds of the mean within each seed.
+
+    `name` is a column, or "per_class/CLASS/METRIC", or "voc_per_class/CLASS".
+    """
+    seeds: dict[tuple, list[float]] = {}
+    hardware = set()
+    found = rows.to_dict("records")
+    for row in found:
+        if math.isfinite(value := _value(row, name)):
+            seeds.setdefault(row["seeds"], []).append(value)
+            hardware.add(row["hardware"])
+    if not seeds:
+        return MISSING if not found or name in (*COUNTS, "latency_ms") else Measurement(None, state="none")
+    if name == "latency_ms" and len(hardware) > 1:
+        return Measurement(None, n=len(seeds), state="mixed")
+    means = [_mean(values) for values in seeds.values()]
+    return Measurement(_mean(means), statistics.stdev(means) if len(means) > 1 else None, len(means))
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Equal values give that value exactly: a dense net appears in the record of every ratio pruned from it."""
+    return values[0] if len(set(values)) == 1 else statistics.fmean(values)
+
+
+def _value(row: Mapping[Any, Any], name: str) -> float:
+    value: Any = row
+    for key in name.split("/"):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return _number(value)
+
+
+def aggregate(frame: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """One row per combination of `keys`: for every name its mean, `name_spread` and `name_n`, and the `run_ids`."""
+    rows = []
+    for _, group in frame.groupby(list(keys), dropna=False, sort=True):
+        row = {key: group.iloc[0][key] for key in keys} | {"run_ids": tuple(group["run_id"])}
+        for name in names:
+            found = measure(group, name)
+            row |= {name: found.mean, f"{name}_spread": found.spread, f"{name}_n": found.n}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=None if rows else [*keys, "run_ids", *names])
+
+
+def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How the settings differ from each other, one text for each: "train.epochs=2, image_size=320"."""
+    keys = sorted({key for setting in settings for key in setting})
+    varying = [key for key in keys if len({repr(setting.get(key)) for setting in settings}) > 1]
+    return [", ".join(f"{key}={setting.get(key)}" for key in varying) for setting in settings]
+
+
+def class_names(frame: pd.DataFrame) -> list[str]:
+    """Classes with any figure, in the order of the first record that names them."""
+    return list(dict.fromkeys(name for row in frame.to_dict("records") for name in row["per_class"]))

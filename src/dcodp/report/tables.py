@@ -1,0 +1,163 @@
+"""Layout + rows of measurements → a table with its footnotes and its missing cells. Text is made in render.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from dcodp.report.layouts import DEFAULT_TABLE, FOUND, HEADERS, Column, TableLayout, label
+from dcodp.report.notes import footnotes
+from dcodp.report.query import METHOD, MISSING, Measurement, differences, measure, select
+
+DENSE_FIELDS = ("model", "family", "dataset", "seed", "subset")  # what can be asked of a net that is not pruned
+ABSENT = Measurement(None, state="none")
+
+
+@dataclass(frozen=True)
+class Row:
+    """`labels` as shown, one per label header; one measurement per column; the runs that they rest on."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Measurement, ...]
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    headers: tuple[str, ...]  # of the labels
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    footnotes: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    command: str = ""
+    missing: tuple[str, ...] = field(default=())  # cells that the layout asks for and no record holds
+
+
+def build_table(layout: TableLayout, frame: pd.DataFrame) -> Table:
+    """frame: `query.measurements`, all of them; the layout's filters are applied here."""
+    built = [_row(layout, ask) for ask in _asked(layout, frame)]
+    rows = tuple(row for row, _ in built)
+    used = pd.concat([frame.iloc[:0], *(cell for _, cell in built)])
+    return Table(
+        layout.name,
+        layout.title,
+        headers=tuple(HEADERS[key] for key in layout.rows),
+        columns=layout.columns,
+        rows=rows,
+        footnotes=footnotes(used.loc[~used.index.duplicated()], rows, layout.columns),
+        claims=layout.claims,
+        command=layout.command,
+        missing=tuple(itertools.chain.from_iterable(_missing(row, layout.columns) for row in rows)),
+    )
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """One row to fill: the values of its fields, what to call its setting, the records it may draw on."""
+
+    fields: Mapping[str, Any]
+    note: str
+    dense: pd.DataFrame
+    later: pd.DataFrame
+
+
+def _asked(layout: TableLayout, frame: pd.DataFrame) -> Iterator[_Ask]:
+    """Every row of the table in order: data sets, detectors, settings, the dense net, then the other fields."""
+    dense = frame.loc[frame["stage"] == "dense"]
+    dense = select(dense, {key: value for key, value in layout.where.items() if key in DENSE_FIELDS})
+    later = select(frame.loc[frame["stage"] != "dense"], {k: v for k, v in layout.where.items() if k != "stage"})
+    for dataset, model in _subjects(layout, pd.concat([dense, later])):
+        who = {"dataset": dataset, "model": model}
+        for note, before, after in _settings(select(dense, who), select(later, who)):
+            if layout.dense:
+                yield _Ask({**who, "stage": "dense"}, note, before, after)
+            for combination in _combinations(layout, after):
+                yield _Ask({**who, "stage": layout.stage, **combination}, note, before, after)
+
+
+def _subjects(layout: TableLayout, frame: pd.DataFrame) -> list[tuple[Any, Any]]:
+    """(data set, detector) pairs: those declared, in their order, then those found where the layout allows them."""
+    choices = []
+    for key in ("dataset", "model"):
+        fixed = layout.where.get(key, FOUND)
+        declared = layout.rows.get(key, tuple(fixed) if isinstance(fixed, list | tuple) else (fixed,))
+        found = sorted(set(frame[key]) - set(declared)) if FOUND in declared else []
+        choices.append([*(value for value in declared if value != FOUND), *found])
+    return list(itertools.product(*choices))
+
+
+def _settings(dense: pd.DataFrame, later: pd.DataFrame) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Records are never averaged over settings: (how it differs from the others, dense rows, later rows) for each."""
+    groups = [group for _, group in later.groupby("setting", sort=True)]
+    if not groups:
+        bases = [group for _, group in dense.groupby("base", sort=True)]
+        texts = differences([group.iloc[0]["base_of"] for group in bases])
+        return list(zip(texts, bases, [later] * len(bases), strict=True)) or [("", dense, later)]
+    texts = differences([group.iloc[0]["setting_of"] for group in groups])
+    bases = [dense.loc[dense["base"] == group.iloc[0]["base"]] for group in groups]
+    return list(zip(texts, bases, groups, strict=True))
+
+
+def _combinations(layout: TableLayout, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Declared values as a product, fields that are FOUND as the combinations that were measured, jointly."""
+    keys = [key for key in layout.rows if key not in ("dataset", "model")]
+    starred = [key for key in keys if layout.rows[key] == (FOUND,)]
+    found = rows.sort_values([*METHOD], kind="stable")[starred].drop_duplicates().to_dict("records")
+    declared = [[(key, value) for value in layout.rows[key]] for key in keys if key not in starred]
+    return [{**one, **dict(rest)} for one in found or [{}] for rest in itertools.product(*declared)] if keys else []
+
+
+def _row(layout: TableLayout, ask: _Ask) -> tuple[Row, pd.DataFrame]:
+    """The row and the records that it draws on."""
+    is_dense = ask.fields["stage"] == "dense"
+    identity = {key: value for key, value in ask.fields.items() if key != "stage"}
+    rows = ask.dense if is_dense else select(ask.later, identity)
+    stages = [ask.fields["stage"] if is_dense else column.stage or ask.fields["stage"] for column in layout.columns]
+    cells = tuple(
+        ABSENT if is_dense and column.stage == "pruned" else measure(rows.loc[rows["stage"] == stage], column.value)
+        for column, stage in zip(layout.columns, stages, strict=True)
+    )
+    used = rows.loc[rows["stage"].isin(stages)]
+    return Row(_labels(layout, ask, is_dense), cells, tuple(dict.fromkeys(used["run_id"]))), used
+
+
+def _labels(layout: TableLayout, ask: _Ask, is_dense: bool) -> tuple[str, ...]:
+    """A dense row says so in the first field that does not apply to it; the setting stands with the first label."""
+    labels = [layout.label(key, ask.fields[key]) if key in ask.fields else "" for key in layout.rows]
+    own = [i for i, key in enumerate(layout.rows) if key not in ("dataset", "model")]
+    if is_dense and own:
+        for i in own:
+            labels[i] = ""
+        labels[own[0]] = layout.label("stage", "dense")
+    return (f"{labels[0]} [{ask.note}]" if ask.note else labels[0], *labels[1:])
+
+
+def _missing(row: Row, columns: tuple[Column, ...]) -> list[str]:
+    name = ", ".join(filter(None, row.labels))
+    lacking = [column.label for column, cell in zip(columns, row.cells, strict=True) if cell == MISSING]
+    if len(lacking) == sum(cell.state != "none" for cell in row.cells):
+        return [name] if lacking else []
+    return [f"{name}: {', '.join(lacking)}"] if lacking else []
+
+
+def default_tables(frame: pd.DataFrame) -> list[Table]:
+    """One table per data set, detector and setting: dense, pruned, fine-tuned at every method and ratio measured."""
+    tables = []
+    for (dataset, model), rows in frame.groupby(["dataset", "model"], sort=True):
+        dense, later = rows.loc[rows["stage"] == "dense"], rows.loc[rows["stage"] != "dense"]
+        for note, before, after in _settings(dense, later):
+            title = f"{label('model', model)} on {label('dataset', dataset)}" + (f" [{note}]" if note else "")
+            layout = dataclasses.replace(DEFAULT_TABLE, title=title, where={"dataset": dataset, "model": model})
+            tables.append(build_table(layout, pd.concat([before, after])))
+    return tables
+
+
+def all_run_ids(tables: Iterable[Table]) -> list[str]:
+    return list(dict.fromkeys(run_id for table in tables for row in table.rows for run_id in row.run_ids))
