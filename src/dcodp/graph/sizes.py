@@ -225,10 +225,11 @@ def solve(
     `dense` are the attributes' values in the dense net. Returns the final components and the attributes found.
     """
     while True:
-        components = labels.components()
-        attributes: dict[AttributeKey, Linear] = {}
-        if not any([_apply(rule, labels, components, attributes, dense) for rule in _ordered(rules, attributes)]):
-            return components, attributes
+        solution = Solution(labels.components(), dense)
+        violated = next((rule for rule in _ordered(rules, solution.attributes) if not solution.satisfy(rule)), None)
+        if violated is None:
+            return solution.components, solution.attributes
+        solution.reconcile(violated, labels)  # one at a time: a tie may make other rules hold
 
 
 def _ordered(rules: list[SizeRule], attributes: dict[AttributeKey, Linear]) -> Iterable[SizeRule]:
@@ -250,58 +251,67 @@ def _unknown(rule: SizeRule, attributes: dict[AttributeKey, Linear]) -> set[Attr
     return {x.key for x in leaves(rule.expression) if isinstance(x, FromAttribute) and x.key not in attributes}
 
 
-def _apply(
-    rule: SizeRule,
-    labels: Labels,
-    components: Components,
-    attributes: dict[AttributeKey, Linear],
-    dense: dict[AttributeKey, int],
-) -> bool:
-    """Solve one rule for its unknown attribute, or check it; True where channels had to be tied or fixed."""
-    unknown = sorted(_unknown(rule, attributes), key=str)
-    for key in unknown[1:]:  # cannot be told apart: they keep their dense values
-        attributes[key] = Linear(dense[key])
-    required = dimension_form(rule.labels, rule.size, components)
-    found = _Evaluator(components, attributes)(rule.expression)
-    if found is not None and found.unknown:
-        (key, factor), *_ = found.unknown.items()
-        value = required.combine(Linear(found.constant, found.terms), -1).divided(factor)
-        attributes[key] = value if value is not None else Linear(dense[key])
-        found = _Evaluator(components, attributes)(rule.expression)
-    elif unknown and found is None:
-        attributes[unknown[0]] = Linear(dense[unknown[0]])
-        found = _Evaluator(components, attributes)(rule.expression)
-    if found is not None and required.combine(found, -1) == Linear():
-        return False
-    return _reconcile(rule, labels, required, found, components)
+class Solution:
+    """Attribute values found so far for one partition of the labels into components."""
 
+    def __init__(self, components: Components, dense: dict[AttributeKey, int]):
+        self.components, self.dense = components, dense
+        self.attributes: dict[AttributeKey, Linear] = {}
+        self.defined_by: dict[AttributeKey, np.ndarray | None] = {}  # the dimension that an attribute was solved from
 
-def _reconcile(
-    rule: SizeRule, labels: Labels, required: Linear, found: Linear | None, components: Components
-) -> bool:
-    """Make a violated rule hold: tie the two dimensions where one sizes the other, else fix both."""
-    source, repeats = _sole_dimension(rule.expression)
-    if source is not None and rule.labels is not None and len(source) * repeats == len(rule.labels):
-        labels.tie(np.tile(source, repeats), rule.labels, f"sized by a dimension that cannot shrink ({rule.where})")
-        return True
-    if found is not None:
-        involved = list(required.combine(found, -1).terms)
-    else:
+    def satisfy(self, rule: SizeRule) -> bool:
+        """Solve a rule for its unknown attribute, or check it; False where it does not hold."""
+        unknown = sorted(_unknown(rule, self.attributes), key=str)
+        for key in unknown[1:]:  # cannot be told apart: they keep their dense values
+            self.attributes[key] = Linear(self.dense[key])
+        required = dimension_form(rule.labels, rule.size, self.components)
+        found = self._evaluate(rule.expression)
+        if unknown and (found is None or unknown[0] in found.unknown):
+            key = unknown[0]
+            value = None if found is None else self._solved(required, found, key)
+            self.attributes[key] = Linear(self.dense[key]) if value is None else value
+            self.defined_by[key] = rule.labels if isinstance(rule.expression, FromAttribute) else None
+            found = self._evaluate(rule.expression)
+        return found is not None and required.combine(found, -1) == Linear()
+
+    def _evaluate(self, expression: Any) -> Linear | None:
+        return _Evaluator(self.components, self.attributes)(expression)
+
+    @staticmethod
+    def _solved(required: Linear, found: Linear, key: AttributeKey) -> Linear | None:
+        return required.combine(Linear(found.constant, found.terms), -1).divided(found.unknown[key])
+
+    def reconcile(self, rule: SizeRule, labels: Labels) -> None:
+        """Make a violated rule hold: tie the two dimensions where one sizes the other, else fix both."""
+        source, repeats = _sole_dimension(rule.expression)
+        if isinstance(rule.expression, FromAttribute):
+            source = self.defined_by.get(rule.expression.key)
+        if source is not None and rule.labels is not None and len(source) * repeats == len(rule.labels):
+            reason = f"sized by a dimension that cannot shrink ({rule.where})"
+            labels.tie(np.tile(source, repeats), rule.labels, reason)
+            return
+        involved = self._involved(rule)
+        if not involved:
+            raise AssertionError(f"a size rule at {rule.where} contradicts the dense net")
+        for component in involved:
+            one_label = np.flatnonzero(self.components.of == component)[:1]
+            labels.fix(one_label, f"a size in the model's code cannot follow ({rule.where})")
+
+    def _involved(self, rule: SizeRule) -> list[int]:
+        """The components whose removal breaks the rule."""
+        found = self._evaluate(rule.expression)
+        if found is not None:
+            return list(dimension_form(rule.labels, rule.size, self.components).combine(found, -1).terms)
         parts = [rule.labels, *(x.labels for x in leaves(rule.expression) if isinstance(x, FromDimension))]
-        involved = np.unique(components.of[np.concatenate([p for p in parts if p is not None])]).tolist()
-        involved = [c for c in involved if not components.fixed[c]]
-    if not involved:
-        raise AssertionError(f"size rule at {rule.where} contradicts the dense net: {required} is not {found}")
-    for component in involved:
-        one_label = np.flatnonzero(components.of == component)[:1]
-        labels.fix(one_label, f"a size in the model's code cannot follow ({rule.where})")
-    return True
+        parts = [p for p in parts if p is not None]
+        names = np.unique(self.components.of[np.concatenate(parts)]).tolist() if parts else []
+        return [c for c in names if not self.components.fixed[c]]
 
 
 def _sole_dimension(expression: Any) -> tuple[np.ndarray | None, int]:
     """`dim` → (its labels, 1); `dim * k` or `k * dim` → (its labels, k)."""
-    if isinstance(expression, FromDimension):
-        return expression.labels, 1
+    if isinstance(expression, FromDimension | FromAttribute):
+        return getattr(expression, "labels", None), 1
     if isinstance(expression, Arithmetic) and expression.operator == "*":
         for dimension, factor in ((expression.left, expression.right), (expression.right, expression.left)):
             if isinstance(dimension, FromDimension) and isinstance(factor, int) and factor > 0:

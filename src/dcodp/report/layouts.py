@@ -208,8 +208,7 @@ def _columns(entry: Any) -> list[Column]:
 def _figure(options: dict[str, Any]) -> FigureLayout:
     for metric in options["metrics"]:
         _known("metric", metric, (*AVERAGE_PRECISION, "voc_map"))
-    lists: dict[str, Any] = {
-        key: tuple(options[key]) for key in ("metrics", "models", "ratios", "classes", "claims") if key in options
-    }
+    names = ("metrics", "models", "ratios", "classes", "claims")
+    lists: dict[str, Any] = {key: tuple(options[key]) for key in names if key in options}
     rest = {key: options[key] for key in ("name", "title", "kind", "command") if key in options}
     return FigureLayout(**rest, **lists, where=_where(options, {}, {}))

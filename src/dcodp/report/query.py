@@ -222,7 +222,8 @@ def measure(rows: pd.DataFrame, name: str) -> Measurement:
             seeds.setdefault(row["seeds"], []).append(value)
             hardware.add(row["hardware"])
     if not seeds:
-        return MISSING if not found or name in (*COUNTS, "latency_ms") else Measurement(None, state="none")
+        is_ap = name.startswith(("ap", "map", "voc", "per_class"))
+        return Measurement(None, state="none") if found and is_ap else MISSING
     if name == "latency_ms" and len(hardware) > 1:
         return Measurement(None, n=len(seeds), state="mixed")
     means = [_mean(values) for values in seeds.values()]

@@ -27,7 +27,10 @@ def cell_text(cell: Measurement, column: Column) -> str:
         return STATES[cell.state]
     factor, decimals = SCALES[column.format]
     text = f"{cell.mean * factor:.{decimals}f}"
-    return text if cell.spread is None else f"{text} ± {cell.spread * factor:.{decimals}f}"
+    counted = column.format in ("millions", "giga", "share", "count")
+    if cell.spread is None or (counted and cell.spread == 0):  # "± 0.000" would say nothing about a count
+        return text
+    return f"{text} ± {cell.spread * factor:.{decimals}f}"
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -54,20 +57,26 @@ def _bar(text: str) -> str:
 
 
 def csv_text(tables: Sequence[Table]) -> str:
-    """One header for all: table, labels, then per column value, spread and number of seeds; AP and shares from 0 to 1,
-    parameters and FLOPs as counts, latency in milliseconds. Empty where there is no value; `state` columns are not
-    needed: n is 0 for a cell that was not measured."""
+    """One header for all: table, labels, then value, spread and number of seeds per column, in the records' own names
+    and units (AP and shares from 0 to 1, plain counts, milliseconds). Where there is no value the field is empty and
+    n is 0; `missing` names the columns that were not measured."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     if tables:
-        first = tables[0]
-        columns = [f"{column.label}{end}" for column in first.columns for end in ("", " spread", " n")]
-        writer.writerow(["table", *first.headers, *columns, "run_ids"])
+        names = [csv_name(column) for column in tables[0].columns]
+        values = [f"{name}{end}" for name in names for end in ("", "_spread", "_n")]
+        writer.writerow(["table", *tables[0].headers, *values, "missing", "run_ids"])
     for table in tables:
         for row in table.rows:
             values = [v for cell in row.cells for v in (cell.mean, cell.spread, cell.n)]
-            writer.writerow([table.title, *row.labels, *values, " ".join(row.run_ids)])
+            lacking = [csv_name(c) for cell, c in zip(row.cells, table.columns, strict=True) if cell.state == "missing"]
+            writer.writerow([table.title, *row.labels, *values, " ".join(lacking), " ".join(row.run_ids)])
     return stream.getvalue()
+
+
+def csv_name(column: Column) -> str:
+    """ "map50", or "pruned/map50" for a column that shows one stage whatever the row."""
+    return f"{column.stage}/{column.value}" if column.stage else column.value
 
 
 LATEX = {

@@ -109,7 +109,8 @@ def _combinations(layout: TableLayout, rows: pd.DataFrame) -> list[dict[str, Any
     """Declared values as a product, fields that are FOUND as the combinations that were measured, jointly."""
     keys = [key for key in layout.rows if key not in ("dataset", "model")]
     starred = [key for key in keys if layout.rows[key] == (FOUND,)]
-    found = rows.sort_values([*METHOD], kind="stable")[starred].drop_duplicates().to_dict("records")
+    ordered = rows.sort_values([*METHOD], kind="stable").to_dict("records") if starred else []
+    found = list({tuple(row[key] for key in starred): {key: row[key] for key in starred} for row in ordered}.values())
     declared = [[(key, value) for value in layout.rows[key]] for key in keys if key not in starred]
     return [{**one, **dict(rest)} for one in found or [{}] for rest in itertools.product(*declared)] if keys else []
 
@@ -150,11 +151,15 @@ def _missing(row: Row, columns: tuple[Column, ...]) -> list[str]:
 def default_tables(frame: pd.DataFrame) -> list[Table]:
     """One table per data set, detector and setting: dense, pruned, fine-tuned at every method and ratio measured."""
     tables = []
-    for (dataset, model), rows in frame.groupby(["dataset", "model"], sort=True):
+    counted = bool(frame["channels_removed"].notna().any()) if len(frame) else False
+    columns = tuple(c for c in DEFAULT_TABLE.columns if counted or c.value != "channels_removed")
+    for _, rows in frame.groupby(["dataset", "model"], sort=True):
+        dataset, model = rows.iloc[0]["dataset"], rows.iloc[0]["model"]
         dense, later = rows.loc[rows["stage"] == "dense"], rows.loc[rows["stage"] != "dense"]
         for note, before, after in _settings(dense, later):
             title = f"{label('model', model)} on {label('dataset', dataset)}" + (f" [{note}]" if note else "")
-            layout = dataclasses.replace(DEFAULT_TABLE, title=title, where={"dataset": dataset, "model": model})
+            where = {"dataset": dataset, "model": model}
+            layout = dataclasses.replace(DEFAULT_TABLE, title=title, columns=columns, where=where)
             tables.append(build_table(layout, pd.concat([before, after])))
     return tables
 

@@ -1,0 +1,93 @@
+"""Channel pruning by LASSO (He, Zhang and Sun, ICCV 2017), on second moments.
+
+X [N, C] are the contributions of the input channels to samples y [N] of the next layer's outputs (see thinet.py). The
+channels kept are those with β ≠ 0 in argmin ½‖y − Xβ‖² + λ‖β‖₁, λ such that K remain; the next layer is then refitted
+by least squares (`thinet_scales_from_gram`, or the compensation). G = Xᵀ X and c = Xᵀ y say all of it.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from dcodp.errors import InputError
+from dcodp.importance.nuclear import check_gram
+
+NEAR_ZERO = 1e-9  # relative: a channel that follows an active one this closely (a duplicate) does not join
+
+
+def lasso_select(gram: Tensor, correlation: Tensor, keep: int) -> Tensor:
+    """Indices of the K channels kept: gram [C, C], correlation c [C], both float64 → [K] int64, ascending.
+
+    The first solution with K channels, coming from large λ. Where fewer than K can be told apart (duplicates, zeros),
+    the strongest of the others, by G_ii, fill up.
+    """
+    if not 0 <= keep <= len(gram):
+        raise InputError(f"cannot keep {keep} of {len(gram)} channels; use 0 ≤ keep ≤ {len(gram)}")
+    active: list[int] = []
+    for _, active, _ in lasso_path(gram, correlation):
+        if len(active) >= keep:
+            break
+    strongest = gram.diagonal().sort(descending=True, stable=True).indices.tolist()
+    filled = active[:keep] + [channel for channel in strongest if channel not in active]
+    return torch.tensor(sorted(filled[:keep]), dtype=torch.int64, device=gram.device)
+
+
+def lasso_scores(gram: Tensor, correlation: Tensor) -> Tensor:
+    """One score per channel [C] float64: the λ at which it last joined the path; 0 for one that never stays."""
+    scores = torch.zeros_like(correlation)
+    active: list[int] = []
+    for penalty, now, _ in lasso_path(gram, correlation):
+        scores[[channel for channel in active if channel not in now]] = 0
+        scores[[channel for channel in now if channel not in active]] = penalty
+        active = now
+    return scores
+
+
+def lasso_path(gram: Tensor, correlation: Tensor) -> Iterator[tuple[float, list[int], Tensor]]:
+    """Corners of the path from λ_max down (Osborne et al. 2000, the LASSO variant of LARS): λ, active channels in
+    order of joining, and β [C] at that λ; the last corner is λ = 0 or the smallest that rounding can tell from it.
+
+    Between corners β changes linearly, such that the correlations of the active channels with the residual shrink
+    together. The next corner is where another channel's correlation catches up, or an active β reaches 0.
+    """
+    check_gram(gram)
+    if correlation.shape != gram.shape[:1] or correlation.dtype != torch.float64:
+        raise InputError(f"correlation is [{len(gram)}] float64, not {list(correlation.shape)} {correlation.dtype}")
+    residual, beta = correlation.clone(), torch.zeros_like(correlation)
+    start = penalty = float(residual.abs().max())
+    active = [int(residual.abs().argmax())] if penalty > 0 else []
+    while active:
+        yield penalty, list(active), beta.clone()
+        direction = torch.linalg.solve(gram[active][:, active], residual[active].sign())
+        speed = gram[:, active] @ direction
+        joining, join = _next_to_join(residual, speed, penalty, active)
+        leaving, leave = _next_to_leave(beta[active], direction)
+        step = min(joining, leaving, penalty)
+        beta[active] += step * direction
+        residual -= step * speed
+        penalty -= step
+        if penalty <= NEAR_ZERO * start:
+            yield penalty, list(active), beta.clone()
+            return
+        if leaving < joining:
+            beta[active.pop(leave)] = 0
+        else:
+            active.append(join)
+
+
+def _next_to_join(residual: Tensor, speed: Tensor, penalty: float, active: list[int]) -> tuple[float, int]:
+    """How far λ falls until an inactive channel's |correlation| equals it, and that channel; inf where none does."""
+    ahead = torch.stack([penalty - residual, penalty + residual])  # [2, C]: for positive, for negative correlation
+    closing = torch.stack([1 - speed, 1 + speed])
+    steps = torch.where((closing > NEAR_ZERO) & (ahead > NEAR_ZERO * penalty), ahead / closing, torch.inf)
+    steps[:, active] = torch.inf
+    step, channel = steps.amin(0).min(0)
+    return float(step), int(channel)
+
+
+def _next_to_leave(beta: Tensor, direction: Tensor) -> tuple[float, int]:
+    """How far λ falls until an active β reaches 0, and its position among the active; inf where none does."""
+    steps = torch.where(beta * direction < 0, -beta / direction, torch.inf)
+    step, position = steps.min(0)
+    return float(step), int(position)

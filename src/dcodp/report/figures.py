@@ -1,0 +1,250 @@
+"""Figures from rows of measurements: PNG and PDF, legible in print, told apart without colour too."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dcodp.records import write_atomically
+from dcodp.report.layouts import COLUMNS, FOUND, FigureLayout, label
+from dcodp.report.notes import data_name, schedule
+from dcodp.report.query import METHOD, Measurement, differences, measure, select
+
+# Okabe and Ito's colours, safe for colour-blind readers (yellow left out: too pale on white)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X"), ("-", "--", "-.", ":")
+BARS = ("#333333", "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73", "#999999")
+HATCHES = ("", "", "//", "..", "xx", "\\\\", "--", "oo")
+MAX_PANELS, MAX_CLASSES = 6, 24
+STYLE: dict[Any, Any] = {"font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "pdf.fonttype": 42,
+         "axes.spines.top": False, "axes.spines.right": False, "hatch.linewidth": 0.5, "savefig.facecolor": "white",
+         "axes.unicode_minus": False}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Series:
+    """One detector, method and setting: its dense rows, and its fine-tuned rows at every ratio."""
+
+    name: str
+    dense: pd.DataFrame
+    later: pd.DataFrame
+
+    def at(self, ratio: float) -> pd.DataFrame:
+        """Ratio 0 is the dense net."""
+        return self.later.loc[self.later["ratio"] == ratio] if ratio else self.dense
+
+    @property
+    def ratios(self) -> list[float]:
+        return [0.0, *sorted({float(r) for r in self.later["ratio"].dropna()} - {0.0})]
+
+    @property
+    def budgets(self) -> list[tuple[str, pd.DataFrame]]:
+        """(budget, rows) of every pruned net, also those with a FLOPs or parameter target instead of a ratio."""
+        return [(str(group.iloc[0]["budget"]), group) for _, group in self.later.groupby("budget", sort=True)]
+
+
+def series(layout: FigureLayout, frame: pd.DataFrame) -> list[Series]:
+    """Declared detectors first, then the others if allowed; methods and settings are named where they differ."""
+    dense = frame.loc[frame["stage"] == "dense"]
+    later = select(frame.loc[frame["stage"] == "finetuned"], layout.where)
+    models = [m for m in layout.models if m != FOUND]
+    models += sorted(set(later["model"]) - set(models)) if FOUND in layout.models else []
+    later = select(later, {"model": models}).sort_values([*METHOD], kind="stable")
+    keys = ["dataset", "model", "method", "setting"]
+    groups = [group for _, group in later.groupby(keys, sort=False)]
+    groups.sort(key=lambda g: (models.index(g.iloc[0]["model"]), g.iloc[0]["method"] != "dcodp"))
+    firsts = [group.to_dict("records")[0] for group in groups]
+    return [
+        Series(name, dense.loc[(dense["base"] == first["base"]) & (dense["model"] == first["model"])], group)
+        for name, first, group in zip(_names(firsts), firsts, groups, strict=True)
+    ]
+
+
+def _names(firsts: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """Detector, and method, data set and setting only where the figure holds several."""
+    several = {key: len({first[key] for first in firsts}) > 1 for key in ("method", "dataset")}
+    notes = differences([_own(first["setting_of"]) for first in firsts])
+    return [
+        label("model", first["model"])
+        + (f" on {label('dataset', first['dataset'])}" if several["dataset"] else "")
+        + (f", {first['method']}" if several["method"] else "")
+        + (f" [{note}]" if note else "")
+        for first, note in zip(firsts, notes, strict=True)
+    ]
+
+
+def _own(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting less what the detector and the data set bring with them."""
+    return {key: value for key, value in setting.items() if not key.startswith(("model.", "dataset."))}
+
+
+def draw(layout: FigureLayout, frame: pd.DataFrame) -> Figure | None:
+    """None where no record holds anything to draw."""
+    lines = series(layout, frame)
+    if not lines:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = KINDS[layout.kind](layout, lines)
+        figure.suptitle(layout.title, fontsize=12, fontweight="bold")
+        figure.supxlabel(_caption(lines), fontsize=8, color="#444444")
+    return figure
+
+
+def _caption(lines: Sequence[Series]) -> str:
+    """The images that the figures stand on and the schedules, so that the file can travel alone."""
+    rows = [row for line in lines for row in line.later.to_dict("records")]
+    return "\n".join("; ".join(dict.fromkeys(name(row) for row in rows)) for name in (data_name, schedule))
+
+
+def _panels(count: int, width: float, height: float, stacked: bool) -> tuple[Figure, list[Axes]]:
+    size = (width, height * count) if stacked else (width * count, height)
+    figure = Figure(figsize=(size[0], size[1] + 0.8), layout="constrained")
+    axes = figure.subplots(count if stacked else 1, 1 if stacked else count, squeeze=False)
+    return figure, list(axes.flat)
+
+
+def _percent(found: Measurement) -> tuple[float, float]:
+    """AP × 100 and its spread, NaN where there is none."""
+    mean = float("nan") if found.mean is None else 100 * found.mean
+    return mean, 100 * (found.spread or 0.0)
+
+
+def draw_curve(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
+    """AP of the fine-tuned net against the share of channels removed; 0 % is the dense net."""
+    figure, axes = _panels(len(layout.metrics), 5.0, 3.6, stacked=False)
+    for axis, metric in zip(axes, layout.metrics, strict=True):
+        for i, line in enumerate(lines):
+            points = [(100 * r, *_percent(measure(line.at(r), metric))) for r in line.ratios]
+            x, y, spread = zip(*points, strict=True)
+            axis.errorbar(x, y, yerr=spread, label=line.name, capsize=3, **_mark(i))
+        axis.set(xlabel="channels removed from every group (%)", ylabel=f"{COLUMNS[metric].label} × 100")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def _mark(i: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": DASHES[i // len(COLOURS) % len(DASHES)],
+    }
+
+
+def draw_pareto(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
+    """AP against FLOPs; dense nets are hollow, the front joins what nothing else beats in both."""
+    figure, (axis, *_) = _panels(1, 7.0, 4.2, stacked=True)
+    points: list[tuple[float, float]] = []
+    for i, line in enumerate(lines):
+        mark = _mark(i) | {"linestyle": "none"}
+        for budget, rows in [("dense", line.dense), *line.budgets]:
+            flops, (ap, spread) = measure(rows, "flops").mean, _percent(measure(rows, layout.metrics[0]))
+            if flops is None or ap != ap:
+                continue
+            hollow: dict[str, Any] = {"markerfacecolor": "white"} if budget == "dense" else {}
+            axis.errorbar([flops / 1e9], [ap], yerr=[spread], capsize=3, **mark, **hollow)
+            axis.annotate(budget, (flops / 1e9, ap), (4, 5), textcoords="offset points", fontsize=8)
+            points.append((flops / 1e9, ap))
+        axis.plot([], [], label=line.name, **mark)
+    front = pareto_front(points)
+    axis.plot(*zip(*front, strict=True), color="#777777", linewidth=1, zorder=0, label="Pareto front")
+    axis.set(xlabel="FLOPs (G)", ylabel=f"{COLUMNS[layout.metrics[0]].label} × 100")
+    axis.margins(x=0.12, y=0.12)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """(cost, gain) points that no other point beats: none costs less, or the same, and gains at least as much."""
+    front: list[tuple[float, float]] = []
+    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or gain > front[-1][1]:
+            front.append((cost, gain))
+    return front
+
+
+def draw_classes(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
+    """AP of each class, dense and at each ratio; beyond MAX_CLASSES those that change most."""
+    shown = lines[:MAX_PANELS]
+    figure, axes = _panels(len(shown), 10.0, 2.6, stacked=True)
+    for axis, line in zip(axes, shown, strict=True):
+        names = layout.classes or tuple(dict.fromkeys(n for row in line.dense["per_class"] for n in row))
+        paths = {name: f"per_class/{name}/{layout.metrics[0]}" for name in names}
+        kept = _most_changed(line, paths)
+        _bars(axis, line, {name: paths[name] for name in kept}, layout)
+        left = f" ({len(kept)} of {len(names)} classes: those that change most)" if len(kept) < len(names) else ""
+        axis.set_title(line.name + left, fontsize=10, loc="left")
+        axis.tick_params(axis="x", rotation=45 if len(kept) > 8 else 0)
+    _legend(axes[0], lines, shown)
+    return figure
+
+
+def _most_changed(line: Series, paths: dict[str, str]) -> list[str]:
+    if len(paths) <= MAX_CLASSES:
+        return list(paths)
+    last = line.at(line.ratios[-1])
+    change = {
+        name: abs(_percent(measure(last, p))[0] - _percent(measure(line.dense, p))[0]) for name, p in paths.items()
+    }
+    most = set(sorted((n for n in change if change[n] == change[n]), key=lambda n: -change[n])[:MAX_CLASSES])
+    return [name for name in paths if name in most]
+
+
+def draw_sizes(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
+    """AP by object size (COCO's areas: below 32², to 96², above), dense and at each ratio."""
+    shown = lines[:MAX_PANELS]
+    figure, axes = _panels(len(shown), 7.0, 2.8, stacked=True)
+    for axis, line in zip(axes, shown, strict=True):
+        _bars(axis, line, {COLUMNS[metric].label: metric for metric in layout.metrics}, layout)
+        axis.set_title(line.name, fontsize=10, loc="left")
+    _legend(axes[0], lines, shown)
+    return figure
+
+
+def _bars(axis: Axes, line: Series, values: dict[str, str], layout: FigureLayout) -> None:
+    """One group per value, one bar per ratio; a group without any figure says "none"."""
+    ratios = [0.0, *(r for r in (layout.ratios or line.ratios) if r)]
+    width = 0.8 / len(ratios)
+    found = [[_percent(measure(line.at(ratio), path)) for path in values.values()] for ratio in ratios]
+    for i, (ratio, bars) in enumerate(zip(ratios, found, strict=True)):
+        x = [k - 0.4 + (i + 0.5) * width for k in range(len(values))]
+        heights, spreads = zip(*bars, strict=True)
+        style: dict[str, Any] = {"color": BARS[i % len(BARS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
+        name = f"{100 * ratio:.4g} % removed" if ratio else "dense"
+        axis.bar(x, heights, width, yerr=spreads if any(spreads) else None, label=name, **style)
+    empty = [all(column[k][0] != column[k][0] for column in found) for k in range(len(values))]
+    axis.set_xticks(range(len(values)), [f"{n} (none)" if e else n for n, e in zip(values, empty, strict=True)])
+    axis.set(ylabel=f"{COLUMNS[layout.metrics[0]].label if len(layout.metrics) == 1 else 'AP'} × 100", ylim=(0, None))
+    axis.grid(axis="x", visible=False)
+
+
+def _legend(axis: Axes, lines: Sequence[Series], shown: Sequence[Series]) -> None:
+    left = f"{len(lines) - len(shown)} more not drawn" if len(lines) > len(shown) else None
+    axis.legend(fontsize=8, ncols=4, loc="lower right", bbox_to_anchor=(1, 1), title=left, frameon=False)
+
+
+KINDS: dict[str, Callable[[FigureLayout, Sequence[Series]], Figure]] = {
+    "curve": draw_curve,
+    "pareto": draw_pareto,
+    "class_bars": draw_classes,
+    "size_bars": draw_sizes,
+}
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """NAME.png and NAME.pdf; the same records give the same bytes (no dates inside)."""
+    paths = folder / f"{name}.png", folder / f"{name}.pdf"
+    choices: tuple[dict[str, Any], ...] = ({"dpi": 150}, {"metadata": {"CreationDate": None}})
+    for path, options in zip(paths, choices, strict=True):
+        stream = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(stream, format=path.suffix[1:], **options)
+        write_atomically(path, stream.getvalue())
+    return paths
