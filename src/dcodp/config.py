@@ -92,6 +92,7 @@ class EvaluationConfig:
     confidence: float = 0.001
     iou: float = 0.6
     max_detections: int = 300
+    multi_label: bool = False  # one box may be found as several classes
     batch: int = 16
     backend: str = "pycocotools"  # pycocotools | hotcoco
     latency_runs: int = 20

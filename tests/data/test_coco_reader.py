@@ -69,7 +69,7 @@ def test_file_that_is_not_coco(coco_tree, content, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bbox": [1, 2, 40, 3]}, "outside its 40×30 px image"),
+        ({"bbox": [1, 2, 40.5, 3]}, "outside its 40×30 px image"),
         ({"bbox": [-2, 2, 4, 3]}, "outside"),
         ({"bbox": [1, 2, 3]}, "no bbox of four numbers"),
         ({"bbox": [1, 2, 3, "x"]}, "no bbox of four numbers"),
@@ -85,7 +85,8 @@ def test_annotation_that_cannot_be(coco_tree, changes, message):
     coco_tree.tree["annotations"][1].update(changes)
     found = problem(coco_tree)
     assert found.fatal and found.file == coco_tree.file("val2017")
-    pytest.raises(InputError, load, config(), coco_tree.root, "val").match(rf"annotations\[1\] of 7\.jpg .*{message}")
+    with pytest.raises(InputError, match=rf"annotations\[1\] of 7\.jpg .*{message}"):
+        load(config(), coco_tree.root, "val")
 
 
 def config(**changes):
@@ -120,7 +121,8 @@ def test_rounding_at_the_edge_is_clipped(coco_tree):
 def test_image_that_cannot_be(coco_tree, changes, message):
     coco_tree.tree["images"][1].update(changes)
     problem(coco_tree)
-    pytest.raises(InputError, load, config(), coco_tree.root, "val").match(message)
+    with pytest.raises(InputError, match=message):
+        load(config(), coco_tree.root, "val")
 
 
 def test_image_entry_without_fields(coco_tree):

@@ -35,7 +35,7 @@ def check(result, expected, boxes):
 @pytest.mark.parametrize("limit", [7, 10_000])
 @pytest.mark.parametrize(("count", "classes"), [(150, 3), (40, 20), (300, 1)])
 def test_equals_the_greedy_rule(count, classes, limit):
-    settings = DecodeSettings(confidence=0.3, iou=0.5, max_detections=limit)
+    settings = DecodeSettings(confidence=0.3, iou=0.5, max_detections=limit, multi_label=True)
     images = [crowded(count, classes) for _ in range(2)]
     results = non_maximum_suppression(*(torch.stack(part) for part in zip(*images, strict=True)), settings)
     for result, (boxes, scores) in zip(results, images, strict=True):
@@ -53,10 +53,12 @@ def test_chunks_do_not_show(monkeypatch):
         assert torch.equal(value, getattr(pieces, key))
 
 
-def test_one_box_may_be_two_classes():
+@pytest.mark.parametrize(("multi_label", "labels"), [(True, [1, 0]), (False, [1])])
+def test_one_box_is_one_class_unless_asked_otherwise(multi_label, labels):
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0]]])
-    result = non_maximum_suppression(boxes, torch.tensor([[[0.4, 0.9, 0.0005]]]), DecodeSettings())[0]
-    assert result.labels.tolist() == [1, 0]
+    settings = DecodeSettings(multi_label=multi_label)
+    result = non_maximum_suppression(boxes, torch.tensor([[[0.4, 0.9, 0.0005]]]), settings)[0]
+    assert result.labels.tolist() == labels
 
 
 def test_the_number_of_candidates_is_bounded(monkeypatch):

@@ -43,6 +43,7 @@ class DecodeSettings:
     confidence: float = 0.001
     iou: float = 0.6
     max_detections: int = 300
+    multi_label: bool = False  # True: every class above the threshold is a candidate, not only a box's best one
 
 
 class Detector(ABC):

@@ -112,7 +112,9 @@ def make_network(
     return network
 
 
-def load_all(network: nn.Module, model: ModelConfig, classes: tuple[str, ...], rows: Rows, background: int) -> list[str]:
+def load_all(
+    network: nn.Module, model: ModelConfig, classes: tuple[str, ...], rows: Rows, background: int
+) -> list[str]:
     """Loads `model.backbone_weights`, then `model.weights`; returns notes on what did not fit."""
     if model.backbone_weights is not None:
         load_backbone(network, model.backbone_weights)
@@ -148,7 +150,9 @@ def fit_classes(
         for key in (f"{module}.weight", f"{module}.bias"):
             state[key] = own[key] if picked is None else _pick(state[key], blocks, values, picked)
     if picked is None:
-        return [f"the weights are for {theirs - background} classes, not {len(classes)}: {', '.join(rows)} start afresh"]
+        return [
+            f"the weights are for {theirs - background} classes, not {len(classes)}: {', '.join(rows)} start afresh"
+        ]
     return [f"of the {theirs} categories in the weights the data set's {len(classes)} classes were picked by name"]
 
 

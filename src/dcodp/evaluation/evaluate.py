@@ -87,7 +87,7 @@ def predict(
     Runs on the device of the network's parameters, in eval mode; the network is left as it was. `progress` is told
     after every batch; without it a terminal shows a bar.
     """
-    decode = DecodeSettings(settings.confidence, settings.iou, settings.max_detections)
+    decode = DecodeSettings(settings.confidence, settings.iou, settings.max_detections, settings.multi_label)
     device, found = device_of(detector.network), {}
     batches = data_images.evaluation_batches(detection_set, image_size, settings.batch)
     if progress is None:

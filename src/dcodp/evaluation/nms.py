@@ -15,7 +15,8 @@ CHUNK = 1_000  # candidates suppressed at a time
 def non_maximum_suppression(boxes: Tensor, scores: Tensor, settings: DecodeSettings) -> list[Detections]:
     """boxes [B, N, 4] (xmin, ymin, xmax, ymax, pixels), scores [B, N, C] → one `Detections` per image.
 
-    Every (box, class) pair scored above `settings.confidence` is a candidate: one box may be found as two classes.
+    A box is a candidate for its best class if that scores above `settings.confidence`; with `settings.multi_label`,
+    every (box, class) pair above it is one, so that a box may be found as two classes.
     Greedy suppression within each class at IoU > `settings.iou`, then the `settings.max_detections` highest scores.
     Of equal scores the lower location, then the lower class, comes first. The result does not depend on a time limit;
     candidates beyond the `MAX_CANDIDATES` highest are left out, as are boxes that are not finite. Any device; half
@@ -25,15 +26,18 @@ def non_maximum_suppression(boxes: Tensor, scores: Tensor, settings: DecodeSetti
 
 
 def _one_image(boxes: Tensor, scores: Tensor, settings: DecodeSettings) -> Detections:
-    location, label, score = _candidates(boxes, scores, settings.confidence)
+    location, label, score = _candidates(boxes, scores, settings)
     boxes = boxes[location]
     keep = _suppress(_apart(boxes, label), settings.iou, settings.max_detections)
     return Detections(boxes[keep], score[keep], label[keep])
 
 
-def _candidates(boxes: Tensor, scores: Tensor, confidence: float) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(boxes: Tensor, scores: Tensor, settings: DecodeSettings) -> tuple[Tensor, Tensor, Tensor]:
     """Location [n], class [n] and score [n] of the candidates, highest score first."""
-    eligible = (scores > confidence) & boxes.isfinite().all(1, keepdim=True)
+    eligible = (scores > settings.confidence) & boxes.isfinite().all(1, keepdim=True)
+    if not settings.multi_label:
+        best = torch.zeros_like(eligible).scatter_(1, scores.argmax(1, keepdim=True), True)
+        eligible &= best
     location, label = eligible.nonzero(as_tuple=True)
     score, order = scores[location, label].sort(descending=True, stable=True)
     order = order[:MAX_CANDIDATES]

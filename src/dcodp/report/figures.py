@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,11 @@ MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X"), ("-", "--", "-.", ":")
 BARS = ("#333333", "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73", "#999999")
 HATCHES = ("", "", "//", "..", "xx", "\\\\", "--", "oo")
 MAX_PANELS, MAX_CLASSES = 6, 24
-STYLE: dict[Any, Any] = {"font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "pdf.fonttype": 42,
-         "axes.spines.top": False, "axes.spines.right": False, "hatch.linewidth": 0.5, "savefig.facecolor": "white",
-         "axes.unicode_minus": False}  # fmt: skip
+STYLE: dict[Any, Any] = {
+    **{"font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "hatch.linewidth": 0.5},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.unicode_minus": False},
+    **{"pdf.fonttype": 42, "savefig.facecolor": "white"},
+}
 
 
 @dataclass(frozen=True)
@@ -143,22 +146,32 @@ def draw_pareto(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     figure, (axis, *_) = _panels(1, 7.0, 4.2, stacked=True)
     points: list[tuple[float, float]] = []
     for i, line in enumerate(lines):
-        mark = _mark(i) | {"linestyle": "none"}
-        for budget, rows in [("dense", line.dense), *line.budgets]:
-            flops, (ap, spread) = measure(rows, "flops").mean, _percent(measure(rows, layout.metrics[0]))
-            if flops is None or ap != ap:
-                continue
-            hollow: dict[str, Any] = {"markerfacecolor": "white"} if budget == "dense" else {}
-            axis.errorbar([flops / 1e9], [ap], yerr=[spread], capsize=3, **mark, **hollow)
-            axis.annotate(budget, (flops / 1e9, ap), (4, 5), textcoords="offset points", fontsize=8)
-            points.append((flops / 1e9, ap))
-        axis.plot([], [], label=line.name, **mark)
-    front = pareto_front(points)
-    axis.plot(*zip(*front, strict=True), color="#777777", linewidth=1, zorder=0, label="Pareto front")
+        points += _scatter(axis, line, layout.metrics[0], _mark(i) | {"linestyle": "none"}, below=i % 2 == 1)
+    x, y = zip(*pareto_front(points), strict=True) if points else ((), ())
+    axis.plot(x, y, color="#777777", linewidth=1, zorder=0, label="Pareto front")
+    if points and max(points)[0] > 8 * min(points)[0]:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
     axis.set(xlabel="FLOPs (G)", ylabel=f"{COLUMNS[layout.metrics[0]].label} × 100")
     axis.margins(x=0.12, y=0.12)
     axis.legend(fontsize=8)
     return figure
+
+
+def _scatter(axis: Axes, line: Series, metric: str, mark: dict[str, Any], below: bool) -> list[tuple[float, float]]:
+    """Draws the nets of one series, each with its budget; returns their (GFLOPs, AP × 100)."""
+    points = []
+    for budget, rows in [("dense", line.dense), *line.budgets]:
+        flops, (ap, spread) = measure(rows, "flops").mean, _percent(measure(rows, metric))
+        if flops is None or math.isnan(ap):
+            continue
+        hollow: dict[str, Any] = {"markerfacecolor": "white"} if budget == "dense" else {}
+        axis.errorbar([flops / 1e9], [ap], yerr=[spread], capsize=3, **mark, **hollow)
+        offset = (5, -10) if below else (5, 4)
+        axis.annotate(budget, (flops / 1e9, ap), offset, textcoords="offset points", fontsize=7.5, color=mark["color"])
+        points.append((flops / 1e9, ap))
+    axis.errorbar([], [], label=line.name, **mark)
+    return points
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -181,7 +194,8 @@ def draw_classes(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
         _bars(axis, line, {name: paths[name] for name in kept}, layout)
         left = f" ({len(kept)} of {len(names)} classes: those that change most)" if len(kept) < len(names) else ""
         axis.set_title(line.name + left, fontsize=10, loc="left")
-        axis.tick_params(axis="x", rotation=45 if len(kept) > 8 else 0)
+        if len(kept) > 8:
+            axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
     _legend(axes[0], lines, shown)
     return figure
 
@@ -210,7 +224,7 @@ def draw_sizes(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
 
 def _bars(axis: Axes, line: Series, values: dict[str, str], layout: FigureLayout) -> None:
     """One group per value, one bar per ratio; a group without any figure says "none"."""
-    ratios = [0.0, *(r for r in (layout.ratios or line.ratios) if r)]
+    ratios = [0.0, *(layout.ratios or _few(line.ratios[1:]))]
     width = 0.8 / len(ratios)
     found = [[_percent(measure(line.at(ratio), path)) for path in values.values()] for ratio in ratios]
     for i, (ratio, bars) in enumerate(zip(ratios, found, strict=True)):
@@ -219,15 +233,20 @@ def _bars(axis: Axes, line: Series, values: dict[str, str], layout: FigureLayout
         style: dict[str, Any] = {"color": BARS[i % len(BARS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
         name = f"{100 * ratio:.4g} % removed" if ratio else "dense"
         axis.bar(x, heights, width, yerr=spreads if any(spreads) else None, label=name, **style)
-    empty = [all(column[k][0] != column[k][0] for column in found) for k in range(len(values))]
+    empty = [all(math.isnan(column[k][0]) for column in found) for k in range(len(values))]
     axis.set_xticks(range(len(values)), [f"{n} (none)" if e else n for n, e in zip(values, empty, strict=True)])
     axis.set(ylabel=f"{COLUMNS[layout.metrics[0]].label if len(layout.metrics) == 1 else 'AP'} × 100", ylim=(0, None))
     axis.grid(axis="x", visible=False)
 
 
+def _few(ratios: Sequence[float]) -> Sequence[float]:
+    """More than four bars beside each other cannot be read: then the paper's ratios, or the nearest measured."""
+    return ratios if len(ratios) <= 4 else sorted({min(ratios, key=lambda r: abs(r - p)) for p in (0.2, 0.5, 0.7)})
+
+
 def _legend(axis: Axes, lines: Sequence[Series], shown: Sequence[Series]) -> None:
     left = f"{len(lines) - len(shown)} more not drawn" if len(lines) > len(shown) else None
-    axis.legend(fontsize=8, ncols=4, loc="lower right", bbox_to_anchor=(1, 1), title=left, frameon=False)
+    axis.legend(fontsize=8, ncols=5, loc="lower right", bbox_to_anchor=(1, 1), title=left, frameon=False)
 
 
 KINDS: dict[str, Callable[[FigureLayout, Sequence[Series]], Figure]] = {

@@ -81,9 +81,7 @@ def _near_cells(centres: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def assign_by_transport(
-    raw: list[Tensor], targets: Tensor, anchors: Tensor, strides: tuple[int, ...]
-) -> list[Matches]:
+def assign_by_transport(raw: list[Tensor], targets: Tensor, anchors: Tensor, strides: tuple[int, ...]) -> list[Matches]:
     """Of `assign_by_shape`'s candidates those that suit each box best, weighed over all levels at once (SimOTA).
 
     raw: levels [B, A, H, W, 5 + C]. Cost = classification + 3 · (−log IoU); a box gets as many anchors as its ten
@@ -91,9 +89,7 @@ def assign_by_transport(
     (YOLOX, arXiv 2107.08430, section 2.1, as YOLOv7 uses it).
     """
     candidates = assign_by_shape(raw, targets, anchors)
-    predictions = [
-        _decoded(r, match, a, s) for r, match, a, s in zip(raw, candidates, anchors, strides, strict=True)
-    ]
+    predictions = [_decoded(r, match, a, s) for r, match, a, s in zip(raw, candidates, anchors, strides, strict=True)]
     size = targets.new_tensor([raw[0].shape[3], raw[0].shape[2]]).repeat(2) * strides[0]
     wanted = box_convert(targets[:, 2:6] * size, "cxcywh", "xyxy")
     chosen = _solve(torch.cat(predictions), torch.cat([m.image for m in candidates]), targets, wanted)

@@ -1,0 +1,244 @@
+"""Faster R-CNN: what goes into torchvision's network, what comes out, and which weights fit."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import detection, mobilenet_v3_large
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from dcodp.config import ModelConfig
+from dcodp.detectors.base import Batch, DecodeSettings
+from dcodp.detectors.faster_rcnn import build, raw_outputs
+from dcodp.detectors.torchvision_common import COCO_CATEGORIES, IMAGENET_MEAN, IMAGENET_STD, NarrowResNet, targets_of
+from dcodp.errors import InputError
+
+CLASSES = ("circle", "square", "star")
+
+
+def config(**changes) -> ModelConfig:
+    return ModelConfig(**{"name": "tiny", "family": "faster_rcnn", "variant": "tiny_test", **changes})
+
+
+def saved(path, state) -> str:
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    return str(path)
+
+
+@pytest.fixture
+def detector():
+    return build(config(), CLASSES)[0]
+
+
+@pytest.fixture
+def batch():
+    boxes = torch.tensor([[0.5, 0.5, 0.5, 0.25], [0.25, 0.25, 0.25, 0.25], [0.5, 0.75, 0.5, 0.25]])
+    return Batch(
+        torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8),
+        boxes,
+        labels=torch.tensor([0, 2, 1]),
+        image_index=torch.tensor([0, 0, 1]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "weights"),
+    [
+        ("resnet50_fpn", detection.FasterRCNN_ResNet50_FPN_Weights),
+        ("resnet50_fpn_v2", detection.FasterRCNN_ResNet50_FPN_V2_Weights),
+        ("mobilenet_v3_large_fpn", detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights),
+    ],
+)
+def test_published_number_of_parameters(variant, weights):
+    with torch.device("meta"):
+        network = build(config(variant=variant), tuple(COCO_CATEGORIES[1:]))[0].network
+    frozen = 0
+    if variant != "resnet50_fpn_v2":  # the published net has its batch norms frozen
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        frozen = sum(p.numel() for m in norms for p in m.parameters())
+    count = sum(p.numel() for p in network.parameters())
+    assert count - frozen == weights.COCO_V1.meta["num_params"]
+    assert all(p.requires_grad for p in network.parameters())
+
+
+# --- inputs and targets ----------------------------------------------------------------------------------------------
+
+
+def test_targets(batch):
+    first, second = targets_of(batch, first_label=1)
+    assert first["boxes"].tolist() == [[24, 36, 72, 60], [12, 12, 36, 36]] and first["labels"].tolist() == [1, 3]
+    assert second["boxes"].tolist() == [[24, 60, 72, 84]] and second["labels"].tolist() == [2]
+
+
+def test_boxes_without_area_and_images_without_boxes(detector, batch):
+    batch.boxes[2, 2] = 0.0
+    assert targets_of(batch, 1)[1]["boxes"].shape == (0, 4)
+    total, _ = detector.loss(batch)
+    total.backward()
+    assert total.isfinite()
+
+
+def test_images_are_normalised_and_not_resized(detector, batch):
+    seen = []
+    detector.network.eval().backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    detector.predict(batch.images, DecodeSettings())
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(seen[0], (batch.images / 255 - mean) / std)
+
+
+def test_loss_is_the_sum_of_torchvisions_four(detector, batch):
+    torch.manual_seed(1)  # anchors and proposals are sampled
+    total, parts = detector.loss(batch)
+    torch.manual_seed(1)
+    losses = detector.network(list(batch.images / 255), targets_of(batch, 1))
+    assert set(parts) == set(losses) == {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
+    torch.testing.assert_close(total, sum(losses.values()))
+
+
+def test_training_lowers_the_loss(detector, batch):
+    optimizer = torch.optim.AdamW(detector.network.train().parameters(), lr=1e-3)
+    losses = []
+    for _ in range(15):
+        total, _ = detector.loss(batch)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        losses.append(float(total.detach()))
+    assert all(p.grad is not None for p in detector.network.parameters())
+    assert sum(losses[-3:]) / 3 < 0.7 * losses[0]
+
+
+# --- predictions -----------------------------------------------------------------------------------------------------
+
+
+def test_predictions(detector, batch):
+    detector.network.eval()
+    found = detector.predict(batch.images, DecodeSettings(confidence=0.0, iou=1.0, max_detections=8))
+    assert len(found) == 2
+    for one in found:
+        assert one.boxes.shape == (8, 4) and one.boxes.min() >= 0 and one.boxes.max() <= 96
+        assert set(one.labels.tolist()) <= {0, 1, 2} and (one.scores.diff() <= 0).all()
+
+
+def test_labels_leave_the_background_out(detector, batch):
+    with torch.no_grad():
+        detector.network.eval().roi_heads.box_predictor.cls_score.bias.copy_(torch.tensor([0.0, -9.0, -9.0, 9.0]))
+    found = detector.predict(batch.images, DecodeSettings(confidence=0.5))
+    assert len(found[0].labels) and set(found[0].labels.tolist()) == {2}
+
+
+def test_thresholds_hold_for_one_call(detector, batch):
+    heads, names = detector.network.eval().roi_heads, ("score_thresh", "nms_thresh", "detections_per_img")
+    before = [getattr(heads, name) for name in names]
+    seen = []
+    heads.register_forward_pre_hook(lambda module, args: seen.append([getattr(module, name) for name in names]))
+    detector.predict(batch.images, DecodeSettings(0.25, 0.45, 5))
+    with pytest.raises(RuntimeError):
+        detector.predict(batch.images[:, :2], DecodeSettings(0.25, 0.45, 5))
+    assert seen[0] == [0.25, 0.45, 5]
+    assert [getattr(heads, name) for name in names] == before != seen[0]
+
+
+def test_example_inputs_and_outputs(detector):
+    (images,) = detector.example_inputs(96, batch=2)
+    result = detector.network.eval()([*images])
+    assert [tuple(image.shape) for image in images] == [(3, 96, 96)] * 2
+    assert detector.outputs(result) is result
+
+
+def test_raw_outputs_of_the_heads(detector):
+    seen = raw_outputs(detector.network.eval(), *detector.example_inputs(96, batch=2))
+    assert [tuple(t.shape) for t in seen["objectness"]] == [(2, 3, n, n) for n in (24, 12, 6, 3, 2)]
+    assert [tuple(t.shape) for t in seen["proposals"]] == [(2, 12, n, n) for n in (24, 12, 6, 3, 2)]
+    (classes,), (boxes,) = seen["classes"], seen["boxes"]
+    assert classes.shape[1] == 4 and boxes.shape == (len(classes), 16)
+    assert not detector.network.rpn.head._forward_hooks
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def test_backbone_weights_freeze_the_batch_norms(tmp_path):
+    backbone = NarrowResNet()
+    nn.init.normal_(backbone.bn1.weight)
+    path = saved(tmp_path / "backbone.safetensors", backbone.state_dict())  # with the classifier and counters
+    detector, notes = build(config(backbone_weights=path), CLASSES)
+    body = detector.network.backbone.body
+    assert notes == [] and isinstance(body.bn1, FrozenBatchNorm2d)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in detector.network.modules())
+    image = torch.rand(1, 3, 64, 64)
+    expected = backbone.eval().layer1(backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(image)))))
+    torch.testing.assert_close(body(image)["0"], expected)
+
+
+def test_mobilenet_backbone_weights(tmp_path):
+    backbone = mobilenet_v3_large()
+    path = saved(tmp_path / "backbone.safetensors", backbone.state_dict())
+    detector, _ = build(config(variant="mobilenet_v3_large_fpn", backbone_weights=path), CLASSES)
+    own = detector.network.backbone.body.state_dict()
+    assert torch.equal(own["16.0.weight"], backbone.state_dict()["features.16.0.weight"])
+    assert isinstance(detector.network.backbone.body["0"][1], FrozenBatchNorm2d)
+
+
+def test_backbone_weights_of_another_network(tmp_path):
+    path = saved(tmp_path / "backbone.safetensors", {"conv1.weight": torch.zeros(32, 3, 7, 7)})
+    with pytest.raises(InputError, match=r"backbone.safetensors does not fit: conv1.weight is \[32, 3, 7, 7\] there"):
+        build(config(backbone_weights=path), CLASSES)
+
+
+def test_stride_on_the_first_convolution():
+    body = build(config(stride_on_1x1=True), CLASSES)[0].network.backbone.body
+    usual = build(config(), CLASSES)[0].network.backbone.body
+    for layer in ("layer2", "layer3", "layer4"):
+        assert (body[layer][0].conv1.stride, body[layer][0].conv2.stride) == ((2, 2), (1, 1))
+        assert (usual[layer][0].conv1.stride, usual[layer][0].conv2.stride) == ((1, 1), (2, 2))
+    with torch.device("meta"), pytest.raises(InputError, match="stride_on_1x1"):
+        build(config(variant="mobilenet_v3_large_fpn", stride_on_1x1=True), CLASSES)
+
+
+def test_weights_of_the_whole_detector(tmp_path, detector, batch):
+    path = saved(tmp_path / "weights.safetensors", detector.network.state_dict())
+    again, notes = build(config(weights=path), CLASSES)
+    assert notes == []
+    expected, found = (d.network.eval()(list(batch.images / 255))[0]["scores"] for d in (detector, again))
+    torch.testing.assert_close(found, expected)
+
+
+def test_cocos_categories_are_picked_by_name(tmp_path):
+    state = build(config(), tuple(COCO_CATEGORIES[1:]))[0].network.state_dict()
+    path = saved(tmp_path / "weights.safetensors", state)
+    detector, notes = build(config(weights=path), ("zebra", "person"))
+    assert len(notes) == 1 and "picked by name" in notes[0]
+    predictor, name = detector.network.roi_heads.box_predictor, "roi_heads.box_predictor"
+    rows = [0, COCO_CATEGORIES.index("zebra"), COCO_CATEGORIES.index("person")]
+    assert torch.equal(predictor.cls_score.weight, state[f"{name}.cls_score.weight"][rows])
+    assert torch.equal(predictor.bbox_pred.bias, state[f"{name}.bbox_pred.bias"].view(91, 4)[rows].flatten())
+
+
+def test_weights_for_other_classes(tmp_path, detector):
+    path = saved(tmp_path / "weights.safetensors", detector.network.state_dict())
+    other, notes = build(config(weights=path), ("a", "b"))
+    assert len(notes) == 1 and "3 classes, not 2" in notes[0]
+    assert other.network.roi_heads.box_predictor.cls_score.out_features == 3
+    assert torch.equal(other.network.rpn.head.cls_logits.weight, detector.network.rpn.head.cls_logits.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "named"), [({"variant": "n"}, CLASSES, "resnet50_fpn"), ({}, (), "class")]
+)
+def test_refused_configurations(change, classes, named):
+    with pytest.raises(InputError, match=named):
+        build(config(**change), classes)
+
+
+@pytest.mark.realdata
+def test_real_backbone_weights(realdata):
+    path = str(realdata / "weights" / "resnet50_imagenet_stride1x1_fp16.pth")
+    model = config(variant="resnet50_fpn", backbone_weights=path, stride_on_1x1=True)
+    detector, notes = build(model, CLASSES)
+    body = detector.network.backbone.body
+    assert notes == [] and body["layer4"][0].conv1.stride == (2, 2)
+    with torch.no_grad():
+        maps = body(torch.randn(1, 3, 64, 64))
+    assert [tuple(m.shape[1:]) for m in maps.values()] == [(256, 16, 16), (512, 8, 8), (1024, 4, 4), (2048, 2, 2)]
+    assert all(0.01 < m.mean() < 10 for m in maps.values())

@@ -1,0 +1,74 @@
+"""The LASSO path: optimality conditions at every corner, and the selection it leads to."""
+
+import pytest
+import torch
+
+from dcodp.errors import InputError
+from dcodp.importance import contribution_gram, lasso_path, lasso_scores, lasso_select, thinet_scales_from_gram
+
+
+def problem(channels: int, samples: int = 120) -> tuple[torch.Tensor, torch.Tensor]:
+    mixed = torch.randn(samples, channels, dtype=torch.float64) @ torch.randn(channels, channels, dtype=torch.float64)
+    squares = contribution_gram(mixed)
+    return squares, squares.sum(1)  # y is the sum of the contributions
+
+
+def test_every_corner_is_optimal():
+    squares, correlation = problem(12)
+    corners = list(lasso_path(squares, correlation))
+    joined = [len(active) for _, active, _ in corners]
+    assert any(b < a for a, b in zip(joined, joined[1:], strict=False)), "the example has a channel that leaves"
+    for penalty, active, beta in corners:
+        gradient = correlation - squares @ beta
+        slack = 1e-8 * correlation.abs().max()
+        assert bool((gradient.abs() <= penalty + slack).all())
+        nonzero = beta != 0
+        torch.testing.assert_close(gradient[nonzero], penalty * beta[nonzero].sign(), rtol=0, atol=float(slack))
+        assert set(nonzero.nonzero().flatten().tolist()) <= set(active)
+
+
+def test_the_path_ends_in_least_squares():
+    squares, correlation = problem(8)
+    *_, (penalty, _, beta) = lasso_path(squares, correlation)
+    assert penalty < 1e-8 * correlation.abs().max()
+    torch.testing.assert_close(beta, torch.ones(8, dtype=torch.float64))  # y = X·1
+
+
+def test_orthogonal_channels_are_kept_by_strength():
+    squares = torch.diag(torch.tensor([4.0, 9.0, 1.0, 16.0], dtype=torch.float64))
+    assert lasso_select(squares, squares.sum(1), keep=2).tolist() == [1, 3]
+    torch.testing.assert_close(lasso_scores(squares, squares.sum(1)), squares.diagonal())
+
+
+def test_a_duplicate_is_kept_only_to_fill_up():
+    contributions = torch.randn(80, 5, dtype=torch.float64)
+    contributions[:, 3] = contributions[:, 0]
+    contributions[:, 4] = 0
+    squares = contribution_gram(contributions)
+    chosen = lasso_select(squares, squares.sum(1), keep=3).tolist()
+    assert chosen in ([0, 1, 2], [1, 2, 3])
+    scales = thinet_scales_from_gram(squares, torch.tensor(chosen))
+    wanted = [2.0 if channel in (0, 3) else 1.0 for channel in chosen]
+    torch.testing.assert_close(scales, torch.tensor(wanted, dtype=torch.float64))
+    assert lasso_select(squares, squares.sum(1), keep=4).tolist() == [0, 1, 2, 3]
+    assert lasso_select(squares, squares.sum(1), keep=5).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("keep", range(13))
+def test_exactly_keep_channels(keep):
+    chosen = lasso_select(*problem(12), keep=keep).tolist()
+    assert len(set(chosen)) == keep and chosen == sorted(chosen)
+
+
+def test_nothing_to_explain():
+    squares = torch.zeros(3, 3, dtype=torch.float64)
+    assert lasso_select(squares, squares.sum(1), keep=2).tolist() == [0, 1]
+    assert lasso_scores(squares, squares.sum(1)).tolist() == [0, 0, 0]
+
+
+def test_refusals():
+    squares, correlation = problem(4)
+    with pytest.raises(InputError, match="cannot keep 5"):
+        lasso_select(squares, correlation, keep=5)
+    with pytest.raises(InputError, match="correlation"):
+        lasso_select(squares, correlation[:3], keep=2)
