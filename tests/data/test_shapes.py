@@ -8,8 +8,10 @@ import signal
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from dcodp.config import DatasetConfig
 from dcodp.data import scene as scenes
@@ -78,11 +80,8 @@ def test_shapes_stand_out_from_what_they_lie_on():
     distances = []
     for seed in range(40):
         picture, (shape, *_) = scene(np.random.default_rng([7, seed]), 128)
-        rim = np.zeros_like(shape.drawn)
-        rim[2:-2, 2:-2] = (
-            shape.drawn[4:, 2:-2] | shape.drawn[:-4, 2:-2] | shape.drawn[2:-2, 4:] | shape.drawn[2:-2, :-4]
-        )
-        outside = picture[rim & ~shape.drawn].astype(float)
+        rim = cv2.dilate(shape.drawn.astype(np.uint8), np.ones((5, 5))) > shape.drawn
+        outside = picture[rim].astype(float)
         distances.append(np.linalg.norm(picture[shape.visible].mean(0) - outside.mean(0)))
     assert np.median(distances) > scenes.CONTRAST and min(distances) > 30
 
@@ -103,7 +102,8 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         shapes.ensure(SMALL, tmp_path / "file")
 
 
-def test_processes_that_start_together_generate_once(tmp_path, monkeypatch):
+def test_those_that_start_together_generate_once(tmp_path, monkeypatch):
+    """The lock is one of files, so threads stand for processes here."""
     written, generate = [], shapes._generate
 
     def counted(*arguments):
@@ -133,9 +133,9 @@ def test_a_killed_generation_leaves_nothing_to_trust(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert not list(tmp_path.glob("shapes-*"))
-    (partial,) = tmp_path.glob(".shapes-*.partial")
-    own = tmp_path / partial.name.replace(partial.name, f".{shapes.ensure(SMALL, tmp_path).parents[1].name}.partial")
-    assert not own.exists()
+    (lock,) = tmp_path.glob(".shapes-*.lock")
+    with FileLock(lock, timeout=1):  # the next process need not wait
+        pass
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path):

@@ -1,5 +1,7 @@
 """Faster R-CNN: what goes into torchvision's network, what comes out, and which weights fit."""
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -182,7 +184,7 @@ def test_mobilenet_backbone_weights(tmp_path):
 
 def test_backbone_weights_of_another_network(tmp_path):
     path = saved(tmp_path / "backbone.safetensors", {"conv1.weight": torch.zeros(32, 3, 7, 7)})
-    with pytest.raises(InputError, match=r"backbone.safetensors does not fit: conv1.weight is \[32, 3, 7, 7\] there"):
+    with pytest.raises(InputError, match=r"backbone.safetensors does not fit: size mismatch for conv1.weight"):
         build(config(backbone_weights=path), CLASSES)
 
 
@@ -221,6 +223,16 @@ def test_weights_for_other_classes(tmp_path, detector):
     assert len(notes) == 1 and "3 classes, not 2" in notes[0]
     assert other.network.roi_heads.box_predictor.cls_score.out_features == 3
     assert torch.equal(other.network.rpn.head.cls_logits.weight, detector.network.rpn.head.cls_logits.weight)
+
+
+def test_names_of_older_torchvision_versions(tmp_path, detector):
+    state = detector.network.state_dict()
+    renamed = re.compile(r"(head\.conv|(?:inner|layer)_blocks\.\d)(\.0)+\.")
+    old = {renamed.sub(r"\1.", name): tensor for name, tensor in state.items()}
+    assert "rpn.head.conv.weight" in old and "backbone.fpn.inner_blocks.0.bias" in old
+    again, _ = build(config(weights=saved(tmp_path / "weights.safetensors", old)), CLASSES)
+    for name in ("rpn.head.conv.0.0.weight", "backbone.fpn.layer_blocks.3.0.bias"):
+        assert torch.equal(again.network.state_dict()[name], state[name])
 
 
 @pytest.mark.parametrize(

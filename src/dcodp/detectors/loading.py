@@ -19,16 +19,14 @@ def load_exactly(module: nn.Module, state: dict[str, Tensor], source: str, remed
 
 
 def _load(module: nn.Module, state: dict[str, Tensor]) -> str | None:
-    own = module.state_dict()
-    for name, tensor in own.items():
-        if name in state and state[name].shape != tensor.shape:
-            return f"{name} is {list(state[name].shape)} there and {list(tensor.shape)} here"
+    """What differs, or None."""
     # Not strict: the modules rename what older versions of torchvision called differently, then tell what is left.
-    result = module.load_state_dict(state, strict=False)
-    counted = lambda names: [name for name in names if not name.endswith("num_batches_tracked")]  # noqa: E731
-    missing, surplus = counted(result.missing_keys), counted(result.unexpected_keys)
-    if missing:
-        return f"{missing[0]} and {len(missing) - 1} more are missing" if missing[1:] else f"{missing[0]} is missing"
-    if surplus:
-        return f"{surplus[0]} and {len(surplus) - 1} more are unknown" if surplus[1:] else f"{surplus[0]} is unknown"
+    try:
+        result = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # one line per tensor of another shape, below a heading
+        return str(error).splitlines()[1].strip().rstrip(".")
+    for names, verb in ((result.missing_keys, "missing"), (result.unexpected_keys, "unknown")):
+        names = [name for name in names if not name.endswith("num_batches_tracked")]
+        if names:
+            return f"{names[0]} is {verb}" + (f" and {len(names) - 1} more are" if names[1:] else "")
     return None

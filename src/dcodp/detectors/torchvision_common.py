@@ -174,7 +174,7 @@ def freeze_batch_norms(module: nn.Module) -> None:
 
 def move_strides(network: nn.Module) -> None:
     """The stride of layers 2-4 from the 3×3 to the 1×1 convolution, as in the original ResNet (arXiv 1512.03385)."""
-    body = network.backbone.body  # type: ignore[union-attr]
+    body: Any = network.backbone.body  # type: ignore[union-attr]
     firsts = [body[name][0] for name in ("layer2", "layer3", "layer4") if name in body]
     if not firsts or not all(isinstance(block, Bottleneck) for block in firsts):
         raise InputError("model.stride_on_1x1=true is only for ResNets with bottlenecks; set it to false")

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from dcodp import _ultralytics
 from dcodp.config import ModelConfig
 from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
-from dcodp.detectors.checkpoint import Checkpoint, read_checkpoint
+from dcodp.detectors.checkpoint import Checkpoint, read_checkpoint, require_same_shapes
 from dcodp.errors import InputError
 from dcodp.evaluation.nms import non_maximum_suppression
 
 VARIANTS = ("n", "s", "m", "l", "x")
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}  # the paper's, section 4; also ultralytics' defaults
 CLASS_BRANCH = "model.22.cv3."  # the part of the head whose shapes depend on the number of classes
-SHOWN = 3  # mismatching tensors named in an error
 
 
 class YOLOv8(Detector):
@@ -102,7 +101,7 @@ def _load(network: nn.Module, path: str, classes: tuple[str, ...]) -> list[str]:
     same_classes = bias is None or len(bias) == len(classes)
     fresh = [] if same_classes else _changed_by_classes(checkpoint.state, own)
     weights = {name: value for name, value in checkpoint.state.items() if name not in fresh}
-    _check_same_architecture(weights, {name: value for name, value in own.items() if name not in fresh}, path)
+    require_same_shapes(weights, {name: value for name, value in own.items() if name not in fresh}, path)
     network.load_state_dict(weights, strict=same_classes)
     return _notes(checkpoint, fresh, 0 if bias is None else len(bias), classes)
 
@@ -110,21 +109,6 @@ def _load(network: nn.Module, path: str, classes: tuple[str, ...]) -> list[str]:
 def _changed_by_classes(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
     """The tensors of the class branch with another shape here; with fewer classes its hidden layers are narrower."""
     return [k for k in own if k.startswith(CLASS_BRANCH) and k in state and state[k].shape != own[k].shape]
-
-
-def _check_same_architecture(weights: dict[str, Tensor], own: dict[str, Tensor], path: str) -> None:
-    wrong = [f"{k} is missing" for k in own if k not in weights]
-    wrong += [f"{k} is unexpected" for k in weights if k not in own]
-    wrong += [
-        f"{k} has shape {tuple(weights[k].shape)}, not {tuple(own[k].shape)}"
-        for k in own
-        if k in weights and weights[k].shape != own[k].shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise InputError(
-            f"{path} is of another architecture: {'; '.join(wrong[:SHOWN])}{more}; give weights of this model.variant"
-        )
 
 
 def _notes(checkpoint: Checkpoint, fresh: list[str], trained: int, classes: tuple[str, ...]) -> list[str]:

@@ -25,6 +25,7 @@ EPS = torch.finfo(torch.float64).eps
 DROP = 1e-13  # eigenvalues of a Gram matrix below this share of the largest are rounding, taken as 0
 TRUST = 1e-8  # estimated relative error above which an image is redone without forming a Gram matrix
 SILENT = 1e-28  # squared norm of a channel, relative to λ_max, below which float64 cannot tell it from zero
+UNSURE = 1e-6  # null-space weight below which 1 − Σ q² is not accurate enough
 BLOCK = 2**22  # float64 numbers in one block of images (32 MB)
 PIECE = 2**20  # float64 numbers converted at a time for a Gram matrix: small enough to stay in the cache
 
@@ -149,12 +150,18 @@ def _couple_images(rows: Tensor) -> Tensor:
     if rows.dtype == torch.float64:  # squares of float64 can overflow or vanish; those of narrower floats cannot
         scale = rows.abs().amax((1, 2))
         rows = rows / torch.where(scale > 0, scale, 1.0)[:, None, None]
-    few_positions = rows.shape[2] < rows.shape[1]
-    values, weights = _spectrum_of_positions(rows.double()) if few_positions else _spectrum_of_gram(_gram(rows))
+    values, weights, squares = _by_positions(rows.double()) if rows.shape[2] < rows.shape[1] else _by_channels(rows)
     coupling = coupling_of_spectrum(values, weights)
-    for image in (_estimated_error(values, weights, coupling, rows.shape[2]) > TRUST).nonzero().flatten().tolist():
+    error = _estimated_error(values, weights, squares, coupling, rows.shape[2])
+    for image in (error > TRUST).nonzero().flatten().tolist():
         coupling[image] = coupling_of_spectrum(*_spectrum_of_rows(rows[image : image + 1].double()))[0]
     return coupling * scale[:, None]
+
+
+def _by_channels(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """rows [B, C, N] → the spectrum [B, C], [B, C, C] from A Aᵀ, and the channels' squared norms [B, C]."""
+    matrix = _gram(rows)
+    return *_spectrum_of_gram(matrix), matrix.diagonal(dim1=1, dim2=2)
 
 
 def _spectrum_of_gram(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,16 +170,17 @@ def _spectrum_of_gram(gram: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors.square()
 
 
-def _spectrum_of_positions(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The same from Aᵀ A where there are fewer positions than channels: rows [B, C, N] float64 → [B, N+1], [B, C, N+1].
+def _by_positions(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same from Aᵀ A, for fewer positions than channels: rows [B, C, N] float64 → [B, N+1], [B, C, N+1], [B, C].
 
     With Aᵀ A = V Λ Vᵀ, q_ij² λ_j = (A V)_ij². The last column is the null space: eigenvalue 0, the missing weight.
     """
-    _refuse_unbounded(rows.square().sum(2))
+    squares = rows.square().sum(2)
+    _refuse_unbounded(squares)
     values, vectors = eigen(rows.mT @ rows)
     weights = torch.where(values > 0, 1 / values, 0.0)[:, None] * (rows @ vectors).square()
     null = (1 - weights.sum(2, keepdim=True)).clamp(min=0)
-    return torch.nn.functional.pad(values, (0, 1)), torch.cat([weights, null], dim=2)
+    return torch.nn.functional.pad(values, (0, 1)), torch.cat([weights, null], dim=2), squares
 
 
 def _spectrum_of_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,15 +193,18 @@ def _spectrum_of_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.nn.functional.pad(sigma.square(), (0, channels - sigma.shape[1])), vectors.square()
 
 
-def _estimated_error(values: Tensor, weights: Tensor, coupling: Tensor, positions: int) -> Tensor:
-    """An upper estimate of CP's largest relative error after a Gram matrix: [B, R], [B, C, R], [B, C] → [B].
+def _estimated_error(values: Tensor, weights: Tensor, squares: Tensor, coupling: Tensor, positions: int) -> Tensor:
+    """An upper estimate of CP's largest relative error after a Gram matrix, per image [B].
 
     Rounding shifts eigenvalues by a few EPS·λ_max, hence a singular value σ by that over 2σ; eigenvalues below DROP
-    hide singular values up to √DROP·σ_max, unless silent channels or too few positions account for them.
+    hide singular values up to √DROP·σ_max, unless silent channels or too few positions account for them. A small
+    weight of the null space, being what is missing from 1, is uncertain by as much as it says.
     """
     largest = values.amax(-1)
-    sounding = (weights @ values[..., None])[..., 0] > SILENT * largest[:, None]
+    sounding = squares > SILENT * largest[:, None]
     hidden = (values > 0).sum(-1) < sounding.sum(-1).clamp(max=positions)
+    if weights.shape[2] > positions:  # the last column is the null space
+        hidden |= (sounding & (weights[..., -1] < UNSURE)).any(-1)
     smallest = torch.where(values > 0, values, torch.inf).amin(-1).sqrt()
     error = torch.where(hidden, (DROP * largest).sqrt(), 2 * EPS * largest / smallest)
     return error / torch.where(sounding, coupling, torch.inf).amin(-1)

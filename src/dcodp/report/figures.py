@@ -146,7 +146,7 @@ def draw_pareto(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     figure, (axis, *_) = _panels(1, 7.0, 4.2, stacked=True)
     points: list[tuple[float, float]] = []
     for i, line in enumerate(lines):
-        points += _scatter(axis, line, layout.metrics[0], _mark(i) | {"linestyle": "none"}, below=i % 2 == 1)
+        points += _scatter(axis, line, layout.metrics[0], _mark(i) | {"linestyle": "none"})
     x, y = zip(*pareto_front(points), strict=True) if points else ((), ())
     axis.plot(x, y, color="#777777", linewidth=1, zorder=0, label="Pareto front")
     if points and max(points)[0] > 8 * min(points)[0]:
@@ -158,16 +158,16 @@ def draw_pareto(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     return figure
 
 
-def _scatter(axis: Axes, line: Series, metric: str, mark: dict[str, Any], below: bool) -> list[tuple[float, float]]:
+def _scatter(axis: Axes, line: Series, metric: str, mark: dict[str, Any]) -> list[tuple[float, float]]:
     """Draws the nets of one series, each with its budget; returns their (GFLOPs, AP × 100)."""
     points = []
-    for budget, rows in [("dense", line.dense), *line.budgets]:
+    for i, (budget, rows) in enumerate([("dense", line.dense), *line.budgets]):
         flops, (ap, spread) = measure(rows, "flops").mean, _percent(measure(rows, metric))
         if flops is None or math.isnan(ap):
             continue
         hollow: dict[str, Any] = {"markerfacecolor": "white"} if budget == "dense" else {}
         axis.errorbar([flops / 1e9], [ap], yerr=[spread], capsize=3, **mark, **hollow)
-        offset = (5, -10) if below else (5, 4)
+        offset = (5, -10) if i % 2 else (5, 4)  # neighbours on alternate sides
         axis.annotate(budget, (flops / 1e9, ap), offset, textcoords="offset points", fontsize=7.5, color=mark["color"])
         points.append((flops / 1e9, ap))
     axis.errorbar([], [], label=line.name, **mark)
@@ -195,7 +195,8 @@ def draw_classes(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
         left = f" ({len(kept)} of {len(names)} classes: those that change most)" if len(kept) < len(names) else ""
         axis.set_title(line.name + left, fontsize=10, loc="left")
         if len(kept) > 8:
-            axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+            for text in axis.get_xticklabels():
+                text.set(rotation=40, ha="right", rotation_mode="anchor")
     _legend(axes[0], lines, shown)
     return figure
 
@@ -237,6 +238,7 @@ def _bars(axis: Axes, line: Series, values: dict[str, str], layout: FigureLayout
     axis.set_xticks(range(len(values)), [f"{n} (none)" if e else n for n, e in zip(values, empty, strict=True)])
     axis.set(ylabel=f"{COLUMNS[layout.metrics[0]].label if len(layout.metrics) == 1 else 'AP'} × 100", ylim=(0, None))
     axis.grid(axis="x", visible=False)
+    axis.margins(x=0.01)
 
 
 def _few(ratios: Sequence[float]) -> Sequence[float]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-BATCH_NORM = {"eps": 1e-3, "momentum": 0.03}
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
 
 
 class ConvBlock(nn.Module):
@@ -15,7 +19,7 @@ class ConvBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, **BATCH_NORM)
+        self.bn = batch_norm(outputs)
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,16 +38,15 @@ class RepConv(nn.Module):
     YOLOv7 uses it without identity where a shortcut or concatenation would follow, so P5 has no identity branch).
     """
 
-    rbr_dense: nn.Module
-    rbr_1x1: nn.Module
-    rbr_identity: nn.Module
+    rbr_dense: Any  # one convolution after `fuse`, and the others None
+    rbr_1x1: Any
+    rbr_identity: Any
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        norm = lambda: nn.BatchNorm2d(outputs, **BATCH_NORM)  # noqa: E731
-        self.rbr_dense = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), norm())
-        self.rbr_1x1 = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), norm())
-        self.rbr_identity = norm() if inputs == outputs else None
+        self.rbr_dense = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), batch_norm(outputs))
+        self.rbr_1x1 = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), batch_norm(outputs))
+        self.rbr_identity = batch_norm(outputs) if inputs == outputs else None
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,8 +62,8 @@ class RepConv(nn.Module):
         """Adds the branches, batch norms included, into the 3×3 convolution; in eval mode the same function."""
         if self.rbr_1x1 is None:
             return
-        conv = _fused(*self.rbr_dense)
-        branches = [_fused(*self.rbr_1x1)]
+        conv: Any = _fused(*self.rbr_dense)
+        branches: list[Any] = [_fused(*self.rbr_1x1)]
         if self.rbr_identity is not None:
             branches.append(_fused(_identity(conv), self.rbr_identity))
         for branch in branches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ class IDetect(nn.Module):
     the predictions run over levels, then anchors, then y, then x.
     """
 
+    m: Any
+    ia: Any
+    im: Any
     anchors: Tensor  # [L, A, 2], in cells of the level, as the official state dict has them
 
     def __init__(self, classes: int, widths: tuple[int, ...]):

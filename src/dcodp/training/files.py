@@ -1,0 +1,75 @@
+"""The files of a training: whole or not at all, and no pickle that needs trust."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from dcodp.detectors.base import Detector
+from dcodp.detectors.checkpoint import load_strictly, read_state_dict
+from dcodp.errors import InputError
+from dcodp.records.folder import RunFolder, unwritable, write_atomically
+from dcodp.records.metrics import read_metrics
+
+LAST, BEST, DONE = "last.ckpt", "best.safetensors", "done.json"
+
+
+def load_best(detector: Detector, folder: Path) -> None:
+    """Puts the best weights of a finished training into the detector's network.
+
+    Raises InputError where there are none, or where their shapes differ from the network's.
+    """
+    load_strictly(detector.network, read_state_dict(folder / BEST), folder / BEST)
+
+
+def save_best(network: nn.Module, folder: Path) -> None:
+    state = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in network.state_dict().items()}
+    write_atomically(folder / BEST, safetensors.torch.save(state))
+
+
+def write_done(folder: Path, summary: dict[str, Any]) -> None:
+    write_atomically(folder / DONE, json.dumps(summary) + "\n")
+
+
+def is_done(folder: Path) -> bool:
+    return (folder / DONE).exists()
+
+
+def save_last(folder: Path, content: dict[str, Any]) -> None:
+    """last.ckpt, replaced in one step. Raises InputError where the disk is full; the previous one is then kept."""
+    path, temporary = folder / LAST, folder / f".{LAST}.{os.getpid()}"
+    try:
+        with temporary.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
+def load_last(folder: Path) -> dict[str, Any] | None:
+    """The content of last.ckpt on the CPU, None where there is none yet. Raises InputError for a damaged file."""
+    path = folder / LAST
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read ({reason}); delete it to start this training anew") from error
+
+
+def drop_metrics_after(folder: Path, epoch: int) -> None:
+    """Lines of epochs beyond the checkpoint's go: those epochs are computed again."""
+    rows = read_metrics(RunFolder(folder))
+    if len(rows) > epoch:
+        write_atomically(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows[:epoch]))

@@ -1,0 +1,257 @@
+"""The loop: batches → loss → AdamW → averaged weights → validation → checkpoint, epoch by epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from dcodp.config import TrainSettings
+from dcodp.data.augment import TrainingBatches
+from dcodp.detectors.base import Batch, Detector
+from dcodp.detectors.checkpoint import load_strictly
+from dcodp.errors import InputError
+from dcodp.records.folder import RunFolder
+from dcodp.records.metrics import append_metrics
+from dcodp.training import files
+from dcodp.training.display import Display
+from dcodp.training.optimise import AveragedWeights, learning_rate, parameter_groups
+from dcodp.training.randomness import deterministic, own_randomness, random_states, restore_random_states, seed_all
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+Validate = Callable[[Detector], dict[str, float]]
+FITNESS = "map50_95"  # decides which epoch is the best
+
+
+def train(
+    detector: Detector,
+    batches: TrainingBatches,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    seed: int,
+    device: torch.device | str,
+    validate: Validate | None,
+    extra_loss: Callable[[nn.Module], Tensor] | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    fabric: Fabric | None = None,
+) -> None:
+    """Trains `detector.network` in place, from `folder`'s last checkpoint if there is one; see `load_best`.
+
+    `validate` is given the detector with the averaged weights and returns numbers with `map50_95`; without it the
+    last epoch counts as the best. `extra_loss` of the network is added to the detector's loss. `on_epoch` is told
+    each epoch's line of metrics.jsonl once everything is on disk. The network is never rebuilt, so pruned shapes
+    stay. Returns at once where done.json is present. Random generators are left as they were found.
+
+    Raises InputError for a checkpoint of other shapes or settings, a full disk, and a loss that is not finite.
+    """
+    if files.is_done(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    fabric = fabric or _fabric(torch.device(device), settings.amp)
+    fabric.launch()
+    with own_randomness(fabric.device), deterministic(fabric.device):
+        seed_all(seed + fabric.global_rank)
+        training = _Training(detector, batches, settings, folder, seed, fabric, validate, extra_loss)
+        training.resume()
+        training.run(on_epoch)
+    detector.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def _fabric(device: torch.device, amp: bool) -> Fabric:
+    """One device, or the processes that torchrun started on this machine."""
+    from lightning.fabric import Fabric  # takes seconds to import
+
+    if device.type == "cpu":
+        return Fabric(accelerator="cpu", devices=1, precision="32-true")
+    half = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    precision = half if amp else "32-true"
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.index is None and processes > 1:
+        nodes = int(os.environ["WORLD_SIZE"]) // processes
+        return Fabric("cuda", strategy="ddp", devices=processes, num_nodes=nodes, precision=precision)
+    return Fabric("cuda", devices=[device.index or 0], precision=precision)
+
+
+class _Loss(nn.Module):
+    """The detector's loss as a module, so that the call goes through the wrapper of a multi-device training."""
+
+    def __init__(self, detector: Detector, extra_loss: Callable[[nn.Module], Tensor] | None):
+        super().__init__()
+        self.network = detector.network
+        self._detector, self._extra_loss = detector, extra_loss
+
+    def forward(self, images: Tensor, boxes: Tensor, labels: Tensor, image_index: Tensor) -> tuple[Tensor, dict]:
+        loss, parts = self._detector.loss(Batch(images, boxes, labels, image_index))
+        if self._extra_loss is not None:
+            extra = self._extra_loss(self.network)
+            loss, parts = loss + extra, {**parts, "extra": extra.detach()}
+        return loss, parts
+
+
+class _Training:
+    """The state of one training between two steps."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        batches: TrainingBatches,
+        settings: TrainSettings,
+        folder: Path,
+        seed: int,
+        fabric: Fabric,
+        validate: Validate | None,
+        extra_loss: Callable[[nn.Module], Tensor] | None,
+    ):
+        self.detector, self.batches, self.settings, self.folder = detector, batches, settings, folder
+        self.fabric, self.validate, self.seed = fabric, validate, seed
+        # Channels last: 20 % faster on a CPU, and what tensor cores want.
+        detector.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.fused = fabric.device.type == "cpu"  # on a GPU it would clash with gradient scaling
+        groups = parameter_groups(detector.network, settings.weight_decay)
+        betas = (settings.momentum, 0.999)
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=betas, fused=self.fused or None)
+        self.module, self.optimizer = fabric.setup(_Loss(detector, extra_loss), optimizer)
+        self.average = AveragedWeights(detector.network, settings)
+        self.epoch, self.step, self.seconds = 0, 0, 0.0
+        self.best: dict[str, Any] | None = None
+
+    def resume(self) -> None:
+        """Goes on where last.ckpt stopped; its settings and shapes must be those of now."""
+        checkpoint = files.load_last(self.folder)
+        if checkpoint is not None:
+            self._require_same_settings(checkpoint["settings"])
+            self._restore(checkpoint)
+        if self.fabric.is_global_zero:
+            files.drop_metrics_after(self.folder, self.epoch)
+
+    def run(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> None:
+        quiet = not self.fabric.is_global_zero
+        with Display(self.detector.name, self.settings.epochs, len(self.batches), self.epoch, quiet) as display:
+            while self.epoch < self.settings.epochs:
+                row = self._run_epoch(display)
+                if self.fabric.is_global_zero:
+                    self._save(row)
+                self.fabric.barrier()
+                display.epoch(row)
+                if on_epoch is not None and self.fabric.is_global_zero:
+                    on_epoch(row)
+        if self.fabric.is_global_zero:
+            self._finish()
+        self.fabric.barrier()
+
+    def _run_epoch(self, display: Display) -> dict[str, Any]:
+        start = time.perf_counter()
+        losses = self._update_weights(display)
+        self.epoch += 1
+        row = {"epoch": self.epoch, **losses, "lr": self.optimizer.param_groups[0]["lr"], **self._validate()}
+        row["seconds"] = time.perf_counter() - start
+        self.seconds += row["seconds"]
+        return row
+
+    def _update_weights(self, display: Display) -> dict[str, float]:
+        """One epoch of updates; returns the mean losses by name."""
+        self.detector.network.train()
+        sums: dict[str, Tensor] = {}
+        for batch in self.batches.epoch(self.epoch, self.fabric.global_rank, self.fabric.world_size):
+            for name, value in self._update(batch.to(self.fabric.device)).items():
+                sums[name] = sums.get(name, 0) + value.float()
+            display.step()
+        if not self.average.is_finite():
+            raise self._not_finite("a weight")
+        means: Any = torch.stack(list(sums.values())) / len(self.batches)
+        means = self.fabric.all_reduce(means, reduce_op="mean")
+        return dict(zip(sums, means.tolist(), strict=True))
+
+    def _update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the optimiser; returns the total loss and its parts, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, len(self.batches), self.settings)
+        loss, parts = self.module(batch.images, batch.boxes, batch.labels, batch.image_index)
+        if not loss.isfinite():
+            raise self._not_finite("the loss")
+        self.fabric.backward(loss)
+        if self.settings.clip_norm:
+            limit = self.settings.clip_norm
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=limit, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.average.update(self.step)
+        return {"loss": loss.detach(), **{f"loss_{name}": part for name, part in parts.items()}}
+
+    def _not_finite(self, what: str) -> InputError:
+        return InputError(
+            f"{what} is not finite in epoch {self.epoch + 1} of {self.folder}; "
+            f"lower the learning rate (lr={self.settings.lr}) or clip_norm={self.settings.clip_norm}"
+        )
+
+    def _validate(self) -> dict[str, float]:
+        """The numbers of the averaged weights where this epoch is to be validated; the best are kept."""
+        due = self.epoch % self.settings.eval_every == 0 or self.epoch == self.settings.epochs
+        if self.validate is None or not due or not self.fabric.is_global_zero:
+            return {}
+        numbers = self.validate(self.detector.with_network(self.average.network))
+        fitness = float(numbers[FITNESS])
+        if self.best is None or not fitness < self.best[FITNESS]:  # of equals the later, which saw more
+            self.best = {"epoch": self.epoch, FITNESS: fitness}
+            files.save_best(self.average.network, self.folder)
+        return numbers
+
+    def _finish(self) -> None:
+        if self.best is None:
+            self.best = {"epoch": self.epoch}
+            files.save_best(self.average.network, self.folder)
+        files.write_done(self.folder, {"epochs": self.epoch, "seconds": self.seconds, "best": self.best})
+
+    def _save(self, row: dict[str, Any]) -> None:
+        append_metrics(RunFolder(self.folder), row)
+        content = {
+            "settings": self._identity(),
+            "network": self.detector.network.state_dict(),
+            "average": self.average.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "random": random_states(self.fabric.device),
+            **{name: getattr(self, name) for name in ("epoch", "step", "seconds", "best")},
+        }
+        files.save_last(self.folder, content)
+
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
+        path = self.folder / files.LAST
+        load_strictly(self.detector.network, checkpoint["network"], path)
+        load_strictly(self.average.network, checkpoint["average"], path)
+        for group in checkpoint["optimizer"]["param_groups"]:
+            group["fused"] = self.fused or None  # the checkpoint may come from another kind of device
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(checkpoint["precision"])
+        for name in ("epoch", "step", "seconds", "best"):
+            setattr(self, name, checkpoint[name])
+        if self.fabric.is_global_zero:
+            restore_random_states(checkpoint["random"], self.fabric.device)
+        else:  # the checkpoint holds the first process' generators only
+            seed_all(self.seed + self.fabric.global_rank + self.step)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change between a checkpoint and its resumption."""
+        settings = dataclasses.asdict(self.settings)
+        settings.pop("workers")
+        data = {"images": len(self.batches.detection_set), "image_size": self.batches.image_size}
+        return {**settings, **data, "seed": self.seed}
+
+    def _require_same_settings(self, then: dict[str, Any]) -> None:
+        now = self._identity()
+        for key in now:
+            if then.get(key) != now[key]:
+                raise InputError(
+                    f"{self.folder / files.LAST} was written with {key}={then.get(key)}, now {key}={now[key]}; "
+                    "restore the setting, or delete the folder to start this training anew"
+                )
