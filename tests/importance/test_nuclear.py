@@ -31,13 +31,16 @@ def graded(channels: int, size: int, decades: float) -> torch.Tensor:
 
 BASE = normal(2, 12, 9, 9)
 DUPLICATES = with_channel(with_channel(with_channel(BASE, 3, BASE[:, 7]), 9, 2 * BASE[:, 7]), 5, 0.0)
+INDEPENDENT = torch.block_diag(torch.ones(1, 1).double(), normal(7, 3))  # channel 0 alone in its direction
 CASES = {
     "random": BASE,
     "rank-deficient": (normal(2, 20, 5) @ normal(2, 5, 144)).view(2, 20, 12, 12),
     "duplicates, multiple, dead": DUPLICATES,
     "fewer positions than channels": normal(2, 40, 4, 5),
     "fewer positions, rank-deficient": (normal(2, 40, 3) @ normal(2, 3, 20)).view(2, 40, 4, 5),
-    "fewer positions, one independent": torch.block_diag(torch.ones(1, 1), normal(7, 3)).view(1, 8, 2, 2).double(),
+    "fewer positions, one independent": (INDEPENDENT @ torch.linalg.qr(normal(4, 4)).Q).view(1, 8, 2, 2),
+    "weak and independent": torch.diag(torch.tensor([1.0, 3e-8, 0, 0]).double()).view(1, 4, 2, 2),
+    "weak and independent, few positions": torch.diag(torch.tensor([1.0, 3e-8, 0, 0, 0]).double())[None, :, None, :4],
     "as many positions as channels": normal(1, 16, 4, 4),
     "one position": normal(2, 6, 1, 1),
     "constant": torch.ones(1, 8, 5, 5).double(),

@@ -149,9 +149,7 @@ def _role(name: str, dim: int, module: Any, rank: int) -> str:
     return "out" if dim == outer else "in"
 
 
-def _groups(
-    members: Members, tensors: dict[str, Any], order: dict[str, int]
-) -> tuple[list[Group], dict[int, int]]:
+def _groups(members: Members, tensors: dict[str, Any], order: dict[str, int]) -> tuple[list[Group], dict[int, int]]:
     """Groups, and the running number of each component's channel."""
     by_signature: dict[Any, list[int]] = defaultdict(list)
     for component, sites in members.items():

@@ -80,8 +80,7 @@ def labels_of(tensor: Tensor) -> Axes:
 def put_labels(tensor: Tensor, axes: Axes) -> None:
     """Attach labels; a dimension of size 1 (or a mismatch left by broadcasting) cannot lose a channel."""
     tensor._dcodp_axes = [  # type: ignore[attr-defined]
-        a if a is not None and size > 1 and len(a) == size else None
-        for a, size in zip(axes, tensor.shape, strict=True)
+        a if a is not None and size > 1 and len(a) == size else None for a, size in zip(axes, tensor.shape, strict=True)
     ]
 
 

@@ -176,14 +176,18 @@ def trace(
             with recorder, SizeMode(recorder):
                 result = twin(*args, **kwargs)
         except Exception as error:
-            raise InputError(f"the model does not run on the example inputs: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"the model does not run on the example inputs: {type(error).__name__}: {error}"
+            ) from error
     recorder.fix_all(result if outputs is None else outputs(result), "an output of the model")
     components, attributes = solve(recorder.rules, recorder.labels, dense)
     recorder.followings += follow_module_sizes(recorder.named_modules)
     return build_graph(model, recorder, components, attributes)
 
 
-def call_arguments(example_inputs: Any, named: Mapping[str, Any] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def call_arguments(
+    example_inputs: Any, named: Mapping[str, Any] | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A tensor, a tuple or a dict → positional and keyword arguments."""
     if isinstance(example_inputs, Mapping):
         return (), {**example_inputs, **(named or {})}

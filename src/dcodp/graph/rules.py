@@ -141,7 +141,9 @@ def _grouped(
 
 def matmul(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
     """mm, bmm, mv, dot, addmm, baddbmm: the last dimension of the left meets the second last of the right."""
-    bias, left, right = (None, *args[:2]) if not func._schema.name.split("::")[1].startswith(("add", "badd")) else args[:3]
+    bias, left, right = (
+        (None, *args[:2]) if not func._schema.name.split("::")[1].startswith(("add", "badd")) else args[:3]
+    )
     a, b = labels_of(left), labels_of(right)
     contracted = b[-2] if right.dim() > 1 else b[0]
     recorder.contract(left, a[-1], right, contracted)
@@ -354,7 +356,9 @@ def pick(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     dim = kwargs.get(key, args[position] if position < len(args) else func._schema.arguments[position].default_value)
     fixed = [int(d) % x.dim() for d in (dim if isinstance(dim, list | tuple) else [dim])] if x.dim() else []
     recorder.fix_dims(x, fixed or range(x.dim()), f"{func} picks channels by number")
-    carry(recorder, func, args, kwargs, out, [d for d, a in enumerate(labels_of(x)) if a is not None and d not in fixed])
+    carry(
+        recorder, func, args, kwargs, out, [d for d, a in enumerate(labels_of(x)) if a is not None and d not in fixed]
+    )
 
 
 def gather(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:

@@ -35,25 +35,27 @@ class MapSums:
 def observe(
     network: nn.Module,
     graph: CouplingGraph,
-    batches: Iterable[tuple[Any, ...]],
+    batches: Iterable[Any],
     sums: MapSums,
+    forward: Callable[[Any], Any],
     after_batch: Callable[[MapSums], None] | None = None,
 ) -> MapSums:
-    """Run the network (evaluation mode) over calibration inputs and add up the scores of all layers in groups.
+    """Run `forward` over calibration batches and add up the scores of all layers in groups, as the network runs.
 
-    Batches that `sums` already holds are skipped, so that an interrupted pass can go on.
+    The network is put in evaluation mode meanwhile. Batches that `sums` already holds are skipped, so that an
+    interrupted pass can go on.
     """
     layers = [layer for layer in dict.fromkeys(x for g in graph.groups for x in g.layers)]
     was_training = network.training
     network.eval()
     try:
-        for number, inputs in enumerate(batches):
+        for number, batch in enumerate(batches):
             if number < sums.batches:
                 continue
             mode = LayerMaps(network, layers, sums.add)
             with torch.no_grad():
                 with mode:
-                    network(*inputs)
+                    forward(batch)
                 mode.flush()
             sums.batches = number + 1
             if after_batch is not None:
@@ -78,7 +80,9 @@ def score(
     scores of a group's layers: sum (the default), mean or max.
     """
     chosen = criterion(name)
-    sums = observe(network, graph, batches, MapSums(chosen)) if isinstance(chosen, MapCriterion) else None
+    sums = None
+    if isinstance(chosen, MapCriterion):
+        sums = observe(network, graph, batches, MapSums(chosen), lambda inputs: network(*inputs))
     return group_scores(network, graph, chosen, sums, aggregate=aggregate, seed=seed)
 
 

@@ -44,7 +44,9 @@ class PrunePlan:
         if not isinstance(tree, dict) or tree.get("format") != FORMAT:
             raise InputError(f"not a prune plan of format {FORMAT}; write one with PrunePlan.to_json")
         fields = {key: value for key, value in tree.items() if key != "format"}
-        fields["keep"] = {name: {int(d): list(map(int, k)) for d, k in dims.items()} for name, dims in fields["keep"].items()}
+        fields["keep"] = {
+            name: {int(d): list(map(int, k)) for d, k in dims.items()} for name, dims in fields["keep"].items()
+        }
         return cls(**fields)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:

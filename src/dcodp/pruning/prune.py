@@ -36,7 +36,9 @@ def check_fits(model: nn.Module, plan: PrunePlan) -> None:
     tensors = named_tensors(model)
     for name, shape in plan.shapes.items():
         if name not in tensors:
-            raise InputError(f"the plan names {name}, which this model does not have; use the architecture it was made for")
+            raise InputError(
+                f"the plan names {name}, which this model does not have; use the architecture it was made for"
+            )
         if list(tensors[name].shape) != list(shape):
             raise InputError(
                 f"the plan expects {name} of shape {list(shape)}, this model has {list(tensors[name].shape)}; "
@@ -65,7 +67,9 @@ def _replace(module: nn.Module, key: str, dims: dict[int, list[int]], replaced: 
     if id(old) not in replaced:
         with torch.no_grad():
             data = take(old.detach(), dims)
-        replaced[id(old)] = nn.Parameter(data, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else data
+        replaced[id(old)] = (
+            nn.Parameter(data, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else data
+        )
         replaced[-id(old)] = old  # keeps the old tensor alive, so that its id is not given out again
     new = replaced[id(old)]
     if isinstance(old, nn.Parameter):

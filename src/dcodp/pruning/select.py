@@ -63,7 +63,9 @@ def lowest_removed(scores: Tensor | None, channels: int, count: int) -> list[int
     return sorted(order.tolist())
 
 
-def make_plan(graph: CouplingGraph, keep: Mapping[str, Sequence[int]], settings: Mapping[str, Any] | None = None) -> PrunePlan:
+def make_plan(
+    graph: CouplingGraph, keep: Mapping[str, Sequence[int]], settings: Mapping[str, Any] | None = None
+) -> PrunePlan:
     """The plan that keeps the given channels of every group (all channels of groups that are not named)."""
     kept = {g.name: list(map(int, keep.get(g.name, range(g.channels)))) for g in graph.groups}
     removed = _removed_coordinates(graph, kept)
@@ -126,9 +128,7 @@ def _ratios(groups: Sequence[Group], ratio: float | Mapping[str, float]) -> dict
         if not 0 <= value < 1:
             raise InputError(f"ratio={value} is out of range; use 0 ≤ ratio < 1 (the share of channels to remove)")
         _matched(groups, [pattern])
-    return {
-        g.name: next((v for p, v in reversed(list(patterns.items())) if _matches(g, p)), 0.0) for g in groups
-    }
+    return {g.name: next((v for p, v in reversed(list(patterns.items())) if _matches(g, p)), 0.0) for g in groups}
 
 
 def _matches(group: Group, pattern: str) -> bool:
@@ -141,6 +141,8 @@ def _matched(groups: Sequence[Group], patterns: Sequence[str]) -> set[str]:
     for pattern in patterns:
         names = {g.name for g in groups if _matches(g, pattern)}
         if groups and not names:
-            raise InputError(f"the pattern {pattern!r} matches no prunable layer or group; see graph.explain() for names")
+            raise InputError(
+                f"the pattern {pattern!r} matches no prunable layer or group; see graph.explain() for names"
+            )
         found |= names
     return found

@@ -37,13 +37,19 @@ def load(dense_architecture: nn.Module, path: str | os.PathLike[str]) -> nn.Modu
 def load_into(model: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Fill a model's state dict; names and shapes must agree exactly."""
     own = model.state_dict()
-    wrong = [n for n in own.keys() ^ tensors.keys()] + [n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape]
+    wrong = [n for n in own.keys() ^ tensors.keys()] + [
+        n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape
+    ]
     if wrong:
-        raise InputError(f"{path} belongs to another architecture: {sorted(wrong)[0]} does not fit ({len(wrong)} tensors)")
+        raise InputError(
+            f"{path} belongs to another architecture: {sorted(wrong)[0]} does not fit ({len(wrong)} tensors)"
+        )
     model.load_state_dict(tensors)
 
 
-def save_tensors(tensors: dict[str, Tensor], path: str | os.PathLike[str], header: dict[str, str] | None = None) -> None:
+def save_tensors(
+    tensors: dict[str, Tensor], path: str | os.PathLike[str], header: dict[str, str] | None = None
+) -> None:
     """Atomic safetensors file; tensors that share memory are written one by one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,5 +74,3 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(f"{path} is not a safetensors file: {error}") from error
-
-

@@ -38,7 +38,8 @@ class Display:
             self.bar.advance(self.task)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        accuracy = f", map50_95 {row['map50_95']:.3f}" if "map50_95" in row else ""
+        fitness = row.get("map50_95")
+        accuracy = "" if fitness is None else f", map50_95 {fitness:.3f}"
         line = f"training {self.name}: epoch {row['epoch']}/{self.epochs}, loss {row['loss']:.3f}{accuracy}"
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, description=line)

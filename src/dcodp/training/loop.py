@@ -27,7 +27,7 @@ from dcodp.training.randomness import deterministic, own_randomness, random_stat
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-Validate = Callable[[Detector], dict[str, float]]
+Validate = Callable[[Detector], dict[str, Any]]
 FITNESS = "map50_95"  # decides which epoch is the best
 
 
@@ -77,8 +77,8 @@ def _fabric(device: torch.device, amp: bool) -> Fabric:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.index is None and processes > 1:
         nodes = int(os.environ["WORLD_SIZE"]) // processes
-        return Fabric("cuda", strategy="ddp", devices=processes, num_nodes=nodes, precision=precision)
-    return Fabric("cuda", devices=[device.index or 0], precision=precision)
+        return Fabric(accelerator="cuda", strategy="ddp", devices=processes, num_nodes=nodes, precision=precision)
+    return Fabric(accelerator="cuda", devices=[device.index or 0], precision=precision)
 
 
 class _Loss(nn.Module):
@@ -194,13 +194,13 @@ class _Training:
             f"lower the learning rate (lr={self.settings.lr}) or clip_norm={self.settings.clip_norm}"
         )
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> dict[str, Any]:
         """The numbers of the averaged weights where this epoch is to be validated; the best are kept."""
         due = self.epoch % self.settings.eval_every == 0 or self.epoch == self.settings.epochs
         if self.validate is None or not due or not self.fabric.is_global_zero:
             return {}
         numbers = self.validate(self.detector.with_network(self.average.network))
-        fitness = float(numbers[FITNESS])
+        fitness = -1.0 if numbers[FITNESS] is None else float(numbers[FITNESS])  # None: no objects to find
         if self.best is None or not fitness < self.best[FITNESS]:  # of equals the later, which saw more
             self.best = {"epoch": self.epoch, FITNESS: fitness}
             files.save_best(self.average.network, self.folder)

@@ -1,0 +1,22 @@
+"""Which artefacts two cells share: hashes of everything that decides them, and of nothing else. Needs no torch."""
+
+from __future__ import annotations
+
+from dcodp.config import Config, digest, semantic
+
+
+def dense_key(config: Config) -> str:
+    """Identifies the dense detector: everything that decides its weights."""
+    tree = semantic(config)
+    return digest({k: tree[k] for k in ("model", "dataset", "train", "image_size", "seed", "deterministic")})
+
+
+def scores_key(config: Config) -> str:
+    """Identifies the scores: the dense detector, the criterion and its calibration images."""
+    return digest([dense_key(config), semantic(config)["importance"]])
+
+
+def run_id(config: Config) -> str:
+    """A readable name with the hash of everything that decides the result."""
+    words = [config.model.name, config.dataset.name, config.importance.name, f"{config.ratio:g}"]
+    return "-".join([*words, digest(semantic(config))])

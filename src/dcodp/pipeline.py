@@ -1,0 +1,330 @@
+"""One cell from configuration to record: every stage returns at once if its artefact is there and complete.
+
+results/cache/dense/<key>/    the dense detector: training state, best.safetensors, its evaluation
+        cache/scores/<key>/   one score per channel of every coupling group
+        runs/<run id>/        plan.json, finetune/, model.safetensors, record.json, metrics.jsonl, log.txt, pictures.png
+
+Keys are hashes of all settings that decide an artefact, so cells share what they have in common; a file lock lets
+cells that start together compute it once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from torch import Tensor
+
+from dcodp.config import Config, TrainSettings, digest, to_dict
+from dcodp.data.images import calibration_images
+from dcodp.data.load import fingerprint, load
+from dcodp.data.progress import track
+from dcodp.data.types import DetectionSet
+from dcodp.detectors.base import DecodeSettings, Detector
+from dcodp.detectors.registry import build
+from dcodp.devices import device_for
+from dcodp.errors import InputError
+from dcodp.evaluation.evaluate import Predictions, evaluate, fitness, load_predictions, predict, save_predictions
+from dcodp.graph import CouplingGraph, trace
+from dcodp.identity import dense_key, run_id, scores_key
+from dcodp.importance.criteria import MapCriterion, criterion
+from dcodp.importance.score import MapSums, group_scores, observe
+from dcodp.pruning import PrunePlan, prune, select
+from dcodp.pruning.store import load_tensors, save, save_tensors
+from dcodp.records import (
+    Record,
+    RunFolder,
+    append_metrics,
+    collect_provenance,
+    is_done,
+    read_json,
+    read_record,
+    recording,
+    run_folder,
+    timed,
+    write_atomically,
+    write_record,
+)
+from dcodp.tracking import Mirror
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Cell:
+    """What the stages of one cell share."""
+
+    config: Config
+    device: torch.device
+    train_set: DetectionSet
+    val_set: DetectionSet
+    record: Record
+    folder: RunFolder
+    mirror: Mirror
+
+    @property
+    def cache(self) -> Path:
+        return Path(self.config.paths.results) / "cache"
+
+
+def run_cell(config: Config) -> Record:
+    """Compute a cell, or return its record if it is there. Raises InputError for input that cannot be used."""
+    folder = run_folder(Path(config.paths.results), run_id(config))
+    if is_done(folder):
+        log.info("%s is there already", folder.run_id)
+        return read_record(folder)
+    record = _resumed_record(folder, config)
+    with recording(folder, record), _logged_to(folder.log), device_for(config.device) as device:
+        _prepare_torch(config)
+        log.info("%s on %s", folder.run_id, device)
+        data = Path(config.paths.data)
+        sets = [load(config.dataset, data, split) for split in ("train", "val")]
+        record.provenance = _provenance(config, device, sets, record)
+        results = Path(config.paths.results)
+        mirror = Mirror(config.wandb, folder.run_id, config.wandb.group, results, to_dict(config))
+        cell = Cell(config, device, *sets, record, folder, mirror)
+        _stages(cell)
+    mirror.finish(record)
+    return record
+
+
+def _stages(cell: Cell) -> None:
+    config, record = cell.config, cell.record
+    with timed(record, "dense"):
+        detector = dense_detector(cell)
+        record.dense, dense_found = dense_evaluation(cell, detector)
+        write_record(cell.folder, record)
+    with timed(record, "score"):
+        graph = coupling_graph(detector, config.image_size)
+        scores = channel_scores(cell, detector, graph)
+    with timed(record, "prune"):
+        plan = pruning_plan(cell, graph, scores)
+        small = detector.with_network(prune(detector.network, plan))
+        _say_what_was_pruned(record, graph, scores, plan)
+    with timed(record, "evaluate"):
+        record.pruned, pruned_found = evaluated(cell, small, "pruned")
+        write_record(cell.folder, record)
+    with timed(record, "finetune"):
+        fitted(cell, small, cell.folder.path / "finetune", config.finetune, "finetune")
+        save(small.network, plan, cell.folder.model)
+    with timed(record, "evaluate"):
+        record.finetuned, finetuned_found = evaluated(cell, small, "finetuned")
+    _draw(cell, {"dense": dense_found, "pruned": pruned_found, "finetuned": finetuned_found})
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def dense_detector(cell: Cell) -> Detector:
+    """The dense detector, trained (or loaded) once for all cells with the same settings."""
+    config = cell.config
+    torch.manual_seed(config.seed)
+    detector, notes = build(config.model, cell.train_set.classes)
+    for note in notes:
+        log.warning("%s", note)
+    cell.record.notes = list(dict.fromkeys([*cell.record.notes, *notes]))
+    detector.network.to(cell.device)
+    folder = cell.cache / "dense" / dense_key(config)
+    with _locked(folder):
+        fitted(cell, detector, folder, config.train, "train")
+    return detector
+
+
+def fitted(cell: Cell, detector: Detector, folder: Path, settings: TrainSettings, stage: str) -> None:
+    """Train in place, or load what is there; the best weights are in the detector afterwards."""
+    from dcodp.data.augment import TrainingBatches
+    from dcodp.training import load_best, train
+
+    config = cell.config
+
+    def validate(current: Detector) -> dict[str, float]:
+        return fitness(current, cell.val_set, config.image_size, config.evaluation)
+
+    batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed)
+    train(detector, batches, settings, folder, seed=config.seed, device=cell.device, validate=validate)
+    load_best(detector, folder)
+    detector.network.eval()
+    _mirror_metrics(cell, folder / "metrics.jsonl", stage)
+
+
+def coupling_graph(detector: Detector, image_size: int) -> CouplingGraph:
+    """The coupling groups of a detector; its raw outputs are kept."""
+    return trace(detector.network, detector.example_inputs(image_size), outputs=detector.outputs)
+
+
+def channel_scores(cell: Cell, detector: Detector, graph: CouplingGraph) -> dict[str, Tensor]:
+    """Scores of all groups, computed once per dense detector and criterion; an interrupted pass goes on."""
+    config = cell.config
+    folder = cell.cache / "scores" / scores_key(config)
+    path = folder / "scores.safetensors"
+    with _locked(folder):
+        if not path.exists():
+            chosen = criterion(config.importance.name)
+            sums = _observed(cell, detector, graph, chosen, folder) if isinstance(chosen, MapCriterion) else None
+            settings = config.importance
+            scores = group_scores(
+                detector.network, graph, chosen, sums, aggregate=settings.aggregate, seed=settings.seed
+            )
+            save_tensors(scores, path)
+            (folder / "partial.safetensors").unlink(missing_ok=True)
+        return load_tensors(path)[0]
+
+
+def _observed(cell: Cell, detector: Detector, graph: CouplingGraph, chosen: MapCriterion, folder: Path) -> MapSums:
+    settings, partial = cell.config.importance, folder / "partial.safetensors"
+    sums = MapSums(chosen)
+    if partial.exists():
+        stored, header = load_tensors(partial)
+        sums = MapSums(chosen, stored, int(header["batches"]))
+    images = calibration_images(cell.train_set, settings.images, cell.config.image_size, settings.batch, settings.seed)
+    total = -(-min(settings.images, len(cell.train_set)) // settings.batch)
+    return observe(
+        detector.network,
+        graph,
+        track(images, f"scoring {settings.name}", total),
+        sums,
+        lambda batch: detector.predict(batch.to(cell.device), DecodeSettings(confidence=0.5)),
+        lambda s: save_tensors(s.sums, partial, {"batches": str(s.batches)}),
+    )
+
+
+def pruning_plan(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor]) -> PrunePlan:
+    """Select channels; always written anew, since it follows from the scores in no time."""
+    config = cell.config
+    plan = select(graph, scores, config.ratio, round_to=config.round_to, interlayer=config.interlayer)
+    plan.to_json(cell.folder.plan)
+    return plan
+
+
+def dense_evaluation(cell: Cell, detector: Detector) -> tuple[dict[str, Any], Predictions]:
+    """The dense detector's figures, measured once for all cells that share it."""
+    config = cell.config
+    name = digest([to_dict(config.evaluation), str(cell.device), config.threads])
+    folder = cell.cache / "dense" / dense_key(config)
+    with _locked(folder):
+        return _evaluation(cell, detector, folder / f"evaluation-{name}.json", folder / f"predictions-{name}.npz")
+
+
+def evaluated(cell: Cell, detector: Detector, stage: str) -> tuple[dict[str, Any], Predictions]:
+    """The figures of one stage of this cell."""
+    path = cell.folder.path
+    return _evaluation(cell, detector, path / f"evaluation-{stage}.json", path / f"predictions-{stage}.npz")
+
+
+def _evaluation(
+    cell: Cell, detector: Detector, block_path: Path, predictions_path: Path
+) -> tuple[dict[str, Any], Predictions]:
+    config = cell.config
+    if block_path.exists() and predictions_path.exists():
+        return read_json(block_path), load_predictions(predictions_path)
+    found = predict(detector, cell.val_set, config.image_size, config.evaluation)
+    save_predictions(predictions_path, found)
+    block = evaluate(detector, cell.val_set, config.image_size, config.evaluation, predictions=found)
+    write_atomically(block_path, json.dumps(block))
+    return block, found
+
+
+# --- around the stages -----------------------------------------------------------------------------------------------
+
+
+def _resumed_record(folder: RunFolder, config: Config) -> Record:
+    """A fresh record, with the wall times and notes of an interrupted attempt carried on."""
+    record = Record(folder.run_id, config=to_dict(config))
+    with contextlib.suppress(InputError):
+        if folder.record.exists():
+            before = read_record(folder)
+            record.provenance = {"wall_seconds": before.provenance.get("wall_seconds", {})}
+    return record
+
+
+def _provenance(config: Config, device: torch.device, sets: list[DetectionSet], record: Record) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    found = collect_provenance(config.seed, name, {s.split: fingerprint(s) for s in sets})
+    found["threads"] = torch.get_num_threads()
+    found["images"] = {s.split: len(s) for s in sets}
+    found["wall_seconds"] = record.provenance.get("wall_seconds", {})
+    return found
+
+
+def _prepare_torch(config: Config) -> None:
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not config.deterministic
+
+
+def _say_what_was_pruned(record: Record, graph: CouplingGraph, scores: dict[str, Tensor], plan: PrunePlan) -> None:
+    """Ratios that were reached and what was left alone go into the record."""
+    record.provenance["pruning"] = {
+        "groups": len(graph.groups),
+        "channels": sum(g.channels for g in graph.groups),
+        "channels_removed": round(plan.channel_ratio, 4),
+        "layers_frozen": {f.layer: f.reason for f in graph.frozen},
+    }
+    unscored = [g.name for g in graph.groups if g.name not in scores]
+    if unscored:
+        record.notes.append(f"{len(unscored)} groups have no score and were left unpruned: {', '.join(unscored)}")
+
+
+def _mirror_metrics(cell: Cell, path: Path, stage: str) -> None:
+    """Copy a phase's per-epoch lines into the run's metrics.jsonl and to W&B, once."""
+    known = {(row.get("stage"), row.get("epoch")) for row in _rows(cell.folder.metrics)}
+    for row in _rows(path):
+        row = {"stage": stage, **row}
+        if (stage, row.get("epoch")) not in known:
+            append_metrics(cell.folder, row)
+            cell.mirror.log(row)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _draw(cell: Cell, found: dict[str, Predictions]) -> None:
+    """The first validation images with what each net finds in them, side by side."""
+    from dcodp.report.pictures import Drawn, draw_pictures
+
+    images = cell.val_set.images[: cell.config.evaluation.pictures]
+    if images:
+        drawn = {stage: [Drawn(*predictions[i.id]) for i in images] for stage, predictions in found.items()}
+        draw_pictures(cell.folder.pictures, [i.path for i in images], drawn, cell.val_set.classes)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Cells that share an artefact wait here for the one that computes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        log.info("waiting for another cell that computes %s", folder.name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    """Everything that is logged while the cell runs also goes to its log.txt."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    except BaseException:
+        log.exception("stopped")
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()

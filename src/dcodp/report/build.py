@@ -1,0 +1,112 @@
+"""Records under a results folder → tables, figures and the page under an output folder."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+from rich.progress import track
+
+from dcodp.errors import InputError
+from dcodp.records import Record, load_records, run_folder, write_atomically
+from dcodp.report import claims, figures
+from dcodp.report.html import DrawnFigure, Page, page_html
+from dcodp.report.layouts import FigureLayout, Layout, TableLayout, default_figures, load_layouts
+from dcodp.report.pictures import read_image
+from dcodp.report.query import measurements
+from dcodp.report.render import RENDERERS
+from dcodp.report.tables import Table, build_table, default_tables
+
+MAX_PICTURES, PICTURE_WIDTH = 24, 1300  # on the page; the full ones stay in their run folders
+FIRST_RUN = "start with: python run.py"
+
+
+@dataclass(frozen=True)
+class Report:
+    page: Path
+    tables: tuple[Table, ...]  # the default layout's
+    missing: int  # cells of all tables that no record holds
+    files: tuple[Path, ...]
+
+
+def render_report(results: Path, out: Path, experiments: Path | None = None) -> Report:
+    """Writes OUT/tables, OUT/figures and OUT/report.html.
+
+    Raises InputError where there is no record, an experiment file is wrong, or `out` cannot be written.
+    """
+    records = load_records(results)
+    if not records:
+        raise InputError(f"no records in {results / 'runs'}; {FIRST_RUN}")
+    layouts = _layouts(experiments)
+    frame = measurements(records)
+    measured = default_tables(frame)
+    tables = [build_table(layout, frame) for layout in layouts if isinstance(layout, TableLayout)]
+    files = write_tables(out / "tables", {"results": measured, **{table.name: [table] for table in tables}})
+    drawn, paths = _draw_all(out / "figures", [x for x in layouts if isinstance(x, FigureLayout)], frame)
+    pictures = _pictures(results, records)
+    page = Page(
+        records, measured, tables, drawn, claims.judge(frame), pictures[:MAX_PICTURES], len(pictures[MAX_PICTURES:])
+    )
+    write_atomically(out / "report.html", page_html(page))
+    missing = sum(len(table.missing) for table in (*measured, *tables))
+    return Report(out / "report.html", tuple(measured), missing, (*files, *paths, out / "report.html"))
+
+
+def _layouts(experiments: Path | None) -> list[Layout]:
+    if experiments is None:
+        return []
+    if not experiments.is_dir():
+        raise InputError(f"{experiments} is no folder; give the one with the tables' and figures' YAML files")
+    layouts = load_layouts(experiments)
+    for layout in layouts:
+        claims.check_names(layout.claims, str(experiments / f"{layout.name}.yaml"))
+    return layouts
+
+
+def write_tables(folder: Path, groups: dict[str, Sequence[Table]]) -> list[Path]:
+    """FOLDER/NAME.md, .csv and .tex for each named group of tables."""
+    paths = []
+    for name, tables in groups.items():
+        for ending, render in RENDERERS.items():
+            paths.append(folder / f"{name}.{ending}")
+            write_atomically(paths[-1], render(tables))
+    return paths
+
+
+def _draw_all(
+    folder: Path, layouts: Sequence[FigureLayout], frame: pd.DataFrame
+) -> tuple[list[DrawnFigure], list[Path]]:
+    """The experiments' figures, then the default ones of every data set; a figure of nothing leaves no old file."""
+    datasets = sorted(set(frame["dataset"]))
+    every = [*layouts, *(figure for dataset in datasets for figure in default_figures(dataset))]
+    drawn, paths = [], []
+    for layout in track(every, description="Drawing", transient=True):
+        figure = figures.draw(layout, frame)
+        if figure is not None:
+            saved = figures.save(figure, folder, layout.name)
+            paths += saved
+            drawn.append(DrawnFigure(layout, saved[0].read_bytes()))
+            continue
+        for ending in ("png", "pdf"):
+            (folder / f"{layout.name}.{ending}").unlink(missing_ok=True)
+        if layout in layouts:
+            drawn.append(DrawnFigure(layout, None))
+    return drawn, paths
+
+
+def _pictures(results: Path, records: Sequence[Record]) -> list[tuple[Record, bytes]]:
+    """Smaller JPEG copies for the page, of the first MAX_PICTURES; empty bytes for those left out."""
+    found = [(record, path) for record in records if (path := run_folder(results, record.run_id).pictures).is_file()]
+    return [(record, _jpeg(path) if i < MAX_PICTURES else b"") for i, (record, path) in enumerate(found)]
+
+
+def _jpeg(path: Path) -> bytes:
+    image = read_image(path)
+    image.thumbnail((PICTURE_WIDTH, 100 * PICTURE_WIDTH), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=80)
+    return stream.getvalue()

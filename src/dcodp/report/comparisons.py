@@ -1,0 +1,205 @@
+"""Comparisons between fine-tuned nets that bear on the paper's claims: each a line of evidence from the records.
+
+All APs are mAP50-95 after fine-tuning unless said otherwise; "lost" is dense minus fine-tuned, in AP points (× 100).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from dcodp.report.layouts import label
+from dcodp.report.query import budget_name, differences, measure, method_name, select
+
+RARE_CLASSES = ("bird", "bottle", "chair", "diningtable", "aeroplane")
+BASELINES = ("slimming", "thinet", "hrank")
+MINIMAL_LOSS, ACCEPTABLE_LOSS = 1.0, 5.0  # AP points
+BUDGET_TOLERANCE = 0.05  # nets whose FLOPs differ by more are not of equal budget
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One comparison: what it shows, whether it supports the claim, the runs it rests on, and which of the things
+    that the claim requires it `covers`."""
+
+    text: str
+    supports: bool
+    run_ids: tuple[str, ...]
+    covers: Any = None
+
+
+@dataclass(frozen=True)
+class Net:
+    """A fine-tuned net (all seeds of one cell) with the dense net that it came from."""
+
+    name: str
+    rows: pd.DataFrame
+    dense: pd.DataFrame
+
+    def ap(self, metric: str = "map50_95") -> float | None:
+        """AP × 100 after fine-tuning, None where not measured."""
+        return _points(self.rows, metric)
+
+    def lost(self, metric: str = "map50_95") -> float | None:
+        """AP points below the dense net; negative where fine-tuning gained."""
+        before, after = _points(self.dense, metric), _points(self.rows, metric)
+        return None if before is None or after is None else before - after
+
+    @property
+    def first(self) -> dict[Any, Any]:
+        """Any one of its rows, for what all share."""
+        return self.rows.iloc[0].to_dict()
+
+    @property
+    def ratio(self) -> float:
+        return float(self.first["ratio"])
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.rows["run_id"], *self.dense["run_id"]]))
+
+
+def _points(rows: pd.DataFrame, metric: str) -> float | None:
+    mean = measure(rows, metric).mean
+    return None if mean is None else 100 * mean
+
+
+def nets(frame: pd.DataFrame, low: float = 0.01, high: float = 0.99, **where: Any) -> Iterator[Net]:
+    """The fine-tuned nets with a channel ratio from `low` to `high`, per detector, setting and method."""
+    where = {"importance": "dcodp", "interlayer": True, "compensate": False, "target": "", **where}
+    later = select(frame.loc[frame["stage"] == "finetuned"], where)
+    later = later.loc[(later["ratio"] >= low) & (later["ratio"] <= high)]
+    dense = frame.loc[frame["stage"] == "dense"]
+    groups = [g for _, g in later.groupby(["model", "method", "setting", "ratio"], sort=True)]
+    firsts = [group.to_dict("records")[0] for group in groups]
+    notes = dict(zip((f["setting"] for f in firsts), _notes(firsts), strict=True))
+    for first, rows in zip(firsts, groups, strict=True):
+        own = dense.loc[(dense["base"] == first["base"]) & (dense["model"] == first["model"])]
+        name = f"{label('model', first['model'])}{notes[first['setting']]}, {budget_name('', first['ratio'])}"
+        yield Net(name, rows, own)
+
+
+def _notes(firsts: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """What tells the settings of one detector apart, where it has several."""
+    texts = []
+    for first in firsts:
+        own = {f["setting"]: f["setting_of"] for f in firsts if f["model"] == first["model"]}
+        texts.append(dict(zip(own, differences(list(own.values())), strict=True))[first["setting"]])
+    return [f" [{text}]" if text else "" for text in texts]
+
+
+def lost_text(points: float) -> str:
+    return f"{abs(points):.1f} points {'lost' if points >= 0 else 'gained'}"
+
+
+def loses_at_most(frame: pd.DataFrame, low: float, high: float, points: float) -> Iterator[Evidence]:
+    """Every net with a ratio from `low` to `high`; covers its ratio."""
+    for net in nets(frame, low, high):
+        if (lost := net.lost()) is not None:
+            supports = round(lost, 9) <= points  # 41.0 − 40.0 is not to fail a limit of 1 by a rounding error
+            yield Evidence(f"{net.name}: {lost_text(lost)}", supports, net.run_ids, net.ratio)
+
+
+def minimal_loss(frame: pd.DataFrame) -> Iterator[Evidence]:
+    for ratio in (0.2, 0.5):
+        yield from loses_at_most(frame, ratio, ratio, MINIMAL_LOSS)
+
+
+def acceptable_at_70(frame: pd.DataFrame) -> Iterator[Evidence]:
+    return loses_at_most(frame, 0.7, 0.7, ACCEPTABLE_LOSS)
+
+
+def kept_to_half(frame: pd.DataFrame) -> Iterator[Evidence]:
+    return loses_at_most(frame, 0.1, 0.5, 0.0)
+
+
+def yolov7_least_sensitive(frame: pd.DataFrame) -> Iterator[Evidence]:
+    """Against every other detector that was pruned by the same ratio; covers the other's family."""
+    every = [(net, lost) for net in nets(frame, 0.1, 0.7) if (lost := net.lost()) is not None]
+    for net, lost in (pair for pair in every if pair[0].first["model"] == "yolov7"):
+        for other, lost_there in (pair for pair in every if pair[0].first["model"] != "yolov7"):
+            if other.ratio == net.ratio:
+                text = f"{net.name}: {lost_text(lost)}; {other.name}: {lost_text(lost_there)}"
+                yield Evidence(text, lost <= lost_there, net.run_ids + other.run_ids, other.first["family"])
+
+
+def rare_classes_lose_most(frame: pd.DataFrame) -> Iterator[Evidence]:
+    for net in nets(frame, 0.2, 0.7):
+        names = dict.fromkeys(name for row in net.dense["per_class"] for name in row)
+        found = {name: net.lost(f"per_class/{name}/map50") for name in names}
+        lost = {name: points for name, points in found.items() if points is not None}
+        rare = [points for name, points in lost.items() if name in RARE_CLASSES]
+        common = [points for name, points in lost.items() if name not in RARE_CLASSES]
+        if rare and common:
+            here, there = sum(rare) / len(rare), sum(common) / len(common)
+            text = f"mean over {len(rare)} such classes {lost_text(here)}, over {len(common)} others {lost_text(there)}"
+            yield Evidence(f"{net.name}: {text}", here > there, net.run_ids)
+
+
+SIZES_AND_THRESHOLDS = {"ap_small": "APS", "ap_medium": "APM", "ap_large": "APL", "map50": "AP50", "ap75": "AP75"}
+
+
+def larger_and_stricter_gain_more(frame: pd.DataFrame) -> Iterator[Evidence]:
+    """Covers the metric that is to gain more."""
+    for net in nets(frame, 0.2, 0.5):
+        for better, worse in (("ap_medium", "ap_small"), ("ap_large", "ap_small"), ("ap75", "map50")):
+            a, b = net.lost(better), net.lost(worse)
+            if a is not None and b is not None:
+                names = SIZES_AND_THRESHOLDS[better], SIZES_AND_THRESHOLDS[worse]
+                text = f"{net.name}: {names[0]} {lost_text(a)}, {names[1]} {lost_text(b)}"
+                yield Evidence(text, a <= b, net.run_ids, better)
+
+
+def beats_baselines(frame: pd.DataFrame) -> Iterator[Evidence]:
+    """Nets of the same detector and setting whose FLOPs agree within BUDGET_TOLERANCE; covers the baseline."""
+    ours = list(nets(frame, 0.01, 0.99))
+    for baseline in BASELINES:
+        others = [n for coupled in (True, False) for n in nets(frame, importance=baseline, interlayer=coupled)]
+        for net in ours:
+            for other in others:
+                if _comparable(net, other) and _equal_budget(net, other):
+                    yield _compare(net, other, baseline)
+
+
+def _comparable(a: Net, b: Net) -> bool:
+    return all(a.first[key] == b.first[key] for key in ("model", "setting"))
+
+
+def _equal_budget(a: Net, b: Net) -> bool:
+    first, second = measure(a.rows, "flops").mean, measure(b.rows, "flops").mean
+    if first is None or second is None:
+        return False
+    return abs(first - second) <= BUDGET_TOLERANCE * max(first, second)
+
+
+def _compare(net: Net, other: Net, covers: str) -> Evidence:
+    """The AP of one net above the other's, with the seeds' spread where it is known."""
+    ours, theirs = measure(net.rows, "map50_95"), measure(other.rows, "map50_95")
+    method, runs = f"{method_name(other.first)} at {budget_name('', other.ratio)}", net.run_ids + other.run_ids
+    if ours.mean is None or theirs.mean is None:
+        return Evidence(f"{net.name}: no AP to compare with {method}", False, runs, covers)
+    gap, noise = ours.mean - theirs.mean, max(ours.spread or 0.0, theirs.spread or 0.0)
+    tie = " (within the spread of the seeds)" if abs(gap) < noise else ""
+    text = f"{net.name}: {100 * ours.mean:.1f} against {100 * theirs.mean:.1f} of {method}{tie}"
+    return Evidence(text, gap > 0, runs, covers)
+
+
+def coupling_helps(frame: pd.DataFrame) -> Iterator[Evidence]:
+    """Each criterion with and without coupling, at the same ratio; covers the criterion."""
+    for criterion in (*BASELINES, "dcodp"):
+        alone = list(nets(frame, importance=criterion, interlayer=False))
+        for net in nets(frame, importance=criterion):
+            for other in alone:
+                if other.ratio == net.ratio and _comparable(net, other):
+                    yield from _compare_sizes(net, other, criterion)
+
+
+def _compare_sizes(net: Net, other: Net, covers: str) -> Iterator[Evidence]:
+    sizes = measure(net.rows, "parameters").mean, measure(other.rows, "parameters").mean
+    if sizes[0] is not None and sizes[1] is not None:
+        shown = _compare(net, other, covers)
+        text = f"{shown.text}, {sizes[0] / 1e6:.2f} M against {sizes[1] / 1e6:.2f} M parameters"
+        yield Evidence(text, shown.supports and sizes[0] <= sizes[1], shown.run_ids, covers)
