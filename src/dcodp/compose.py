@@ -73,7 +73,7 @@ def _explained(error: Exception, overrides: list[str]) -> str:
     key = (culprit or "").partition("=")[0]
     if "Could not find" in text or "MissingConfigException" in type(error).__name__:
         group = next((o for o in overrides if (o.partition("=")[0] + "/" + o.partition("=")[2]) in text), culprit)
-        options = text.partition("Available options")[2].split("\n")[1:]
+        options = text.partition("Available options")[2].partition("Config search path")[0].split("\n")[1:]
         return f"{group} is not known; use one of {', '.join(sorted(o.strip() for o in options if o.strip()))}"
     if "not in" in text or (cause is not None and "not in" in str(cause)):
         return f"the key {key} is not known; {_nearest(key)}"

@@ -1,4 +1,3 @@
-import io
 import os
 import pickle
 import subprocess
@@ -49,9 +48,10 @@ def test_model_object_becomes_its_state_dict(tmp_path):
 
 def test_averaged_model_is_preferred_and_half_becomes_float(tmp_path):
     ema, network = Network().half(), Network()
+    widened = {k: v.float() if v.is_floating_point() else v for k, v in ema.state_dict().items()}
     torch.save({"model": network, "ema": ema}, tmp_path / "both.pt")
     torch.save({"model": network, "ema": None}, tmp_path / "one.pt")
-    assert same(read_state_dict(tmp_path / "both.pt"), {k: v.float() if v.is_floating_point() else v for k, v in ema.state_dict().items()})
+    assert same(read_state_dict(tmp_path / "both.pt"), widened)
     assert same(read_state_dict(tmp_path / "one.pt"), network.state_dict())
 
 
@@ -86,29 +86,20 @@ class Call:
     ("function", "args", "name"),
     [
         (os.system, ("touch {}",), r"(posix|nt)\.system"),
-        (subprocess.Popen, (["touch", "{}"],), r"subprocess\.Popen"),
-        (eval, ("open('{}', 'w')",), r"builtins\.eval"),
-        (getattr, (os, "system"), r"builtins\.getattr"),
-        (torch.hub.load, ("x", "y"), r"torch\.hub\.load"),
-        (pickle.loads, (b"",), r"_pickle\.loads"),
+        (subprocess.Popen, ("touch {}",), r"(subprocess|commands)\.Popen"),
+        (eval, ("open('{}', 'w')",), r"(__builtin__|builtins)\.eval"),
+        (getattr, ("text", "upper"), r"(__builtin__|builtins)\.getattr"),
+        (torch.hub.load, ("repository", "model"), r"torch\.hub\.load"),
+        (pickle.loads, (b"\x80\x02}.",), r"_?pickle\.loads"),
     ],
 )
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_pickle_that_calls_something_is_refused_by_name(tmp_path, function, args, name, protocol):
     trace = tmp_path / "trace"
     args = tuple(a.format(trace) if isinstance(a, str) else a for a in args)
-    if function is getattr:  # modules cannot be pickled; the name of the attribute is what counts
-        args = ("text", "upper")
-    if function is subprocess.Popen:
-        args = (["touch", str(trace)],)
-    tree = {"model": OrderedDict(weight=torch.zeros(2)), "extra": [Call(function, *args)]}
-    graph = io.BytesIO()
-    pickler = pickle.Pickler(graph, protocol)
-    pickler.persistent_id = lambda _: None
-    pickler.dump({"extra": tree["extra"]})
-    path = write(tmp_path / "evil.pt", graph.getvalue())
+    graph = pickle.dumps({"model": OrderedDict(), "extra": [Call(function, *args)]}, protocol)
     with pytest.raises(InputError, match=rf"evil\.pt asks to (call|use) {name}; it was not run"):
-        read_state_dict(path)
+        read_state_dict(write(tmp_path / "evil.pt", graph))
     assert not trace.exists()
 
 
@@ -225,7 +216,9 @@ def test_files_that_are_no_checkpoint(tmp_path):
 
 def test_strict_loading_names_the_first_differences():
     network, other = nn.Linear(2, 3), {"weight": torch.zeros(4, 2), "gain": torch.zeros(1)}
-    with pytest.raises(InputError, match=r"file of another architecture|file is of another .*bias is missing; gain is"):
+    with pytest.raises(
+        InputError, match=r"^file is of another architecture: bias is missing; gain is unexpected; weight has"
+    ):
         load_strictly(network, other, "file")
     load_strictly(network, {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}, "file")
     assert float(network.weight.detach().sum()) == 6

@@ -7,9 +7,8 @@ import torch
 from dcodp.importance import nuclear_coupling
 
 pytestmark = pytest.mark.realdata
-SETS = ("gauss", "relu_dead_dup", "lowrank", "tall_C_gt_HW") + tuple(
-    f"yolov8n_model{layer}" for layer in ("1_160px", "3_320px", "5_320px")
-)
+SYNTHETIC = ("gauss", "relu_dead_dup", "lowrank", "tall_C_gt_HW")
+SETS = (*SYNTHETIC, "yolov8n_model1_160px", "yolov8n_model3_320px", "yolov8n_model5_320px")
 
 
 @pytest.fixture(scope="module")

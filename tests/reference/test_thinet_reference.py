@@ -19,7 +19,7 @@ def reference(realdata):
 def all_contributions(reference: dict[str, torch.Tensor]) -> torch.Tensor:
     """X [locations · filters, Cin] float64: row = location · filters + filter."""
     activation, weight = reference["activation"].double(), reference["weight"].double()
-    filters, channels, *kernel = weight.shape
+    _, channels, *kernel = weight.shape
     patches = unfold(activation, kernel, padding=1).view(len(activation), channels, -1, activation[0, 0].numel())
     parts = torch.einsum("bckl,fck->blfc", patches, weight.flatten(2))  # [B, H·W, filters, Cin]
     image, y, x = reference["locations_all"].long().T

@@ -52,6 +52,8 @@ DATA_CLASSES = {
     ("datetime", "timedelta"),
     ("functools", "partial"),
     ("_codecs", "encode"),
+    ("builtins", "bytes"),
+    ("__builtin__", "bytes"),
     ("copyreg", "_reconstructor"),
     ("copy_reg", "_reconstructor"),
 }

@@ -53,23 +53,20 @@ def _removed_in_turn(gram: Tensor, count: int) -> list[int]:
     s = quadrature_nodes(values)
     kept, gone = values / (values + s**2), s**2 / (values + s**2)  # [C, K]
     lost, left = vectors.square() @ kept, vectors.square() @ gone  # [C, K]
-    floor = s**2 / (vectors.square() @ values + s**2)  # (G + tI)⁻¹_ii ≥ 1/(g_ii + t)
-    # Off the diagonal, t(G + tI)⁻¹ and −G(G + tI)⁻¹ agree; the one with the small factors carries less rounding.
-    factors = torch.where(s < 1, gone, -kept)
     removed: list[int] = []
     columns = left.new_empty(count, *left.shape)
     for step in range(count):
         channel = _smallest(integral(lost, left, s), removed)
-        column = vectors @ (vectors[channel, :, None] * factors)
+        column = vectors @ (vectors[channel, :, None] * gone)  # of t(G + tI)⁻¹
         column -= torch.einsum("mck,mk->ck", columns[:step], columns[:step, channel])
         columns[step] = column / left[channel].sqrt()
-        removed.append(channel)
         taken = columns[step].square()
-        worn = left - taken < CANCELLATION * left
+        lost, left, before = lost + taken, left - taken, left
+        removed.append(channel)
+        worn = left < CANCELLATION * before
         worn[removed] = False
         if bool(worn.any()):
             break
-        lost, left = lost + taken, torch.maximum(left - taken, floor)
     return removed
 
 

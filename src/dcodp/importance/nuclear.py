@@ -99,18 +99,18 @@ def integral(lost: Tensor, left: Tensor, s: Tensor) -> Tensor:
 def quadrature_nodes(values: Tensor) -> Tensor:
     """Nodes s [K] for eigenvalues relative to the largest (any shape); ∫ f ds ≈ STEP · Σ f(s_k) s_k."""
     smallest = torch.where(values > 0, values, 1.0).amin().item()
-    below = math.ceil((TAIL - 0.5 * math.log(min(smallest, 1.0))) / STEP)
+    below = math.ceil((TAIL - 0.5 * math.log(smallest)) / STEP)
     return (STEP * torch.arange(-below, round(TAIL / STEP) + 1, dtype=torch.float64, device=values.device)).exp()
 
 
 def eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """gram [..., C, C] float64 → eigenvalues [..., C], those that are only rounding exact zeros, and vectors [..., C, C]."""
+    """gram [..., C, C] float64 → eigenvalues [..., C], exact zeros for mere rounding, and eigenvectors [..., C, C]."""
     values, vectors = torch.linalg.eigh(gram)
     return torch.where(values > DROP * values[..., -1:], values, 0.0), vectors
 
 
 def _rows(maps: Tensor) -> Tensor:
-    """maps [B, C, H, W] → [B, C, N], a view where it can be; float64 maps are scaled only later."""
+    """maps [B, C, H, W] → [B, C, N], a view where it can be."""
     if maps.ndim != 4 or not maps.is_floating_point() or not maps.numel():
         raise InputError(f"maps are [B, C, H, W] floats, none of them 0, not {list(maps.shape)} {maps.dtype}")
     return maps.detach().flatten(2)

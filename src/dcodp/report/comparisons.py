@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dcodp.report.layouts import label
-from dcodp.report.query import budget_name, differences, measure, method_name, select
+from dcodp.report.query import budget_name, class_names, differences, measure, method_name, select
 
 RARE_CLASSES = ("bird", "bottle", "chair", "diningtable", "aeroplane")
 BASELINES = ("slimming", "thinet", "hrank")
@@ -128,8 +128,7 @@ def yolov7_least_sensitive(frame: pd.DataFrame) -> Iterator[Evidence]:
 
 def rare_classes_lose_most(frame: pd.DataFrame) -> Iterator[Evidence]:
     for net in nets(frame, 0.2, 0.7):
-        names = dict.fromkeys(name for row in net.dense["per_class"] for name in row)
-        found = {name: net.lost(f"per_class/{name}/map50") for name in names}
+        found = {name: net.lost(f"per_class/{name}/map50") for name in class_names(net.dense)}
         lost = {name: points for name, points in found.items() if points is not None}
         rare = [points for name, points in lost.items() if name in RARE_CLASSES]
         common = [points for name, points in lost.items() if name not in RARE_CLASSES]

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from dcodp.records import write_atomically
 from dcodp.report.layouts import COLUMNS, FOUND, FigureLayout, label
 from dcodp.report.notes import data_name, schedule
-from dcodp.report.query import METHOD, Measurement, differences, measure, select
+from dcodp.report.query import METHOD, Measurement, class_names, differences, measure, select
 
 # Okabe and Ito's colours, safe for colour-blind readers (yellow left out: too pale on white)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -188,7 +188,7 @@ def draw_classes(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     shown = lines[:MAX_PANELS]
     figure, axes = _panels(len(shown), 10.0, 2.6, stacked=True)
     for axis, line in zip(axes, shown, strict=True):
-        names = layout.classes or tuple(dict.fromkeys(n for row in line.dense["per_class"] for n in row))
+        names = layout.classes or class_names(line.dense)
         paths = {name: f"per_class/{name}/{layout.metrics[0]}" for name in names}
         kept = _most_changed(line, paths)
         _bars(axis, line, {name: paths[name] for name in kept}, layout)

@@ -56,7 +56,7 @@ def measurements(records: Iterable[Record]) -> pd.DataFrame:
         for stage in STAGES
         if (block := record.block(stage)) is not None and record.config
     ]
-    return pd.DataFrame(rows, columns=None if rows else [*FIELDS, "run_id", "setting", "base", "seeds"])
+    return pd.DataFrame(rows, columns=list(_row(Record(""), "dense", {})))
 
 
 def _row(record: Record, stage: str, block: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,16 +214,18 @@ def measure(rows: pd.DataFrame, name: str) -> Measurement:
 
     `name` is a column, or "per_class/CLASS/METRIC", or "voc_per_class/CLASS".
     """
+    column, *path = name.split("/")
     seeds: dict[tuple, list[float]] = {}
     hardware = set()
-    found = rows.to_dict("records")
-    for row in found:
-        if math.isfinite(value := _value(row, name)):
-            seeds.setdefault(row["seeds"], []).append(value)
-            hardware.add(row["hardware"])
+    for found, seed, machine in zip(
+        rows[column].tolist(), rows["seeds"].tolist(), rows["hardware"].tolist(), strict=True
+    ):
+        if math.isfinite(value := _inside(found, path)):
+            seeds.setdefault(seed, []).append(value)
+            hardware.add(machine)
     if not seeds:
         is_ap = name.startswith(("ap", "map", "voc", "per_class"))
-        return Measurement(None, state="none") if found and is_ap else MISSING
+        return Measurement(None, state="none") if len(rows) and is_ap else MISSING
     if name == "latency_ms" and len(hardware) > 1:
         return Measurement(None, n=len(seeds), state="mixed")
     means = [_mean(values) for values in seeds.values()]
@@ -235,9 +237,8 @@ def _mean(values: Sequence[float]) -> float:
     return values[0] if len(set(values)) == 1 else statistics.fmean(values)
 
 
-def _value(row: Mapping[Any, Any], name: str) -> float:
-    value: Any = row
-    for key in name.split("/"):
+def _inside(value: Any, path: Sequence[str]) -> float:
+    for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return _number(value)
 
@@ -263,4 +264,4 @@ def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def class_names(frame: pd.DataFrame) -> list[str]:
     """Classes with any figure, in the order of the first record that names them."""
-    return list(dict.fromkeys(name for row in frame.to_dict("records") for name in row["per_class"]))
+    return list(dict.fromkeys(name for classes in frame["per_class"].tolist() for name in classes))

@@ -109,7 +109,8 @@ def _combinations(layout: TableLayout, rows: pd.DataFrame) -> list[dict[str, Any
     """Declared values as a product, fields that are FOUND as the combinations that were measured, jointly."""
     keys = [key for key in layout.rows if key not in ("dataset", "model")]
     starred = [key for key in keys if layout.rows[key] == (FOUND,)]
-    ordered = rows.sort_values([*METHOD], kind="stable").to_dict("records") if starred else []
+    coupled_first = [key != "interlayer" for key in METHOD]
+    ordered = rows.sort_values([*METHOD], ascending=coupled_first, kind="stable").to_dict("records") if starred else []
     found = list({tuple(row[key] for key in starred): {key: row[key] for key in starred} for row in ordered}.values())
     declared = [[(key, value) for value in layout.rows[key]] for key in keys if key not in starred]
     return [{**one, **dict(rest)} for one in found or [{}] for rest in itertools.product(*declared)] if keys else []
@@ -151,7 +152,7 @@ def _missing(row: Row, columns: tuple[Column, ...]) -> list[str]:
 def default_tables(frame: pd.DataFrame) -> list[Table]:
     """One table per data set, detector and setting: dense, pruned, fine-tuned at every method and ratio measured."""
     tables = []
-    counted = bool(frame["channels_removed"].notna().any()) if len(frame) else False
+    counted = bool(frame["channels_removed"].notna().any())
     columns = tuple(c for c in DEFAULT_TABLE.columns if counted or c.value != "channels_removed")
     for _, rows in frame.groupby(["dataset", "model"], sort=True):
         dataset, model = rows.iloc[0]["dataset"], rows.iloc[0]["model"]

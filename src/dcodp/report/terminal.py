@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 import rich.table
 from rich.console import Console
+from rich.text import Text
 
 from dcodp.records import Record
 from dcodp.report.query import Measurement, measurements
-from dcodp.report.render import STATES, cell_text
+from dcodp.report.render import cell_text
 from dcodp.report.tables import Table, default_tables
 
 # What fits beside the labels in 100 columns; the rest is in the files. value → heading
@@ -39,22 +40,23 @@ def print_tables(tables: Iterable[Table], to: Console | None = None) -> None:
     to = to or console()
     for table in tables:
         to.print(_rich(table))
-        data = [note for note in table.footnotes if note.startswith("Data:")]
-        to.print(*data, style="dim", highlight=False)
+        for note in table.footnotes:
+            if note.startswith(("Data:", "Schedule:", "Mean")):
+                to.print(Text(note, "dim"))
 
 
 def _rich(table: Table) -> rich.table.Table:
     shown = [(i, column) for i, column in enumerate(table.columns) if column.value in SHOWN]
-    drawn = rich.table.Table(title=table.title, title_justify="left", title_style="bold")
+    drawn = rich.table.Table(title=Text(table.title, "bold"), title_justify="left")
     for header in table.headers:
         drawn.add_column(header)
     for _, column in shown:
         drawn.add_column(SHOWN[column.value], justify="right", no_wrap=True)
     for row in table.rows:
         values = [_text(row.cells[i], cell_text(row.cells[i], column)) for i, column in shown]
-        drawn.add_row(*row.labels, *values)
+        drawn.add_row(*map(Text, row.labels), *values)  # Text: a label's [brackets] are no markup
     return drawn
 
 
-def _text(cell: Measurement, text: str) -> str:
-    return f"[dim]{text}[/dim]" if text in STATES.values() and cell.mean is None else text
+def _text(cell: Measurement, text: str) -> Text:
+    return Text(text, "dim" if cell.mean is None else "")
