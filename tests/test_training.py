@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import io
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,6 +20,7 @@ from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.detectors.yolov8 import YOLOv8
 from dcodp.errors import InputError
 from dcodp.training import load_best, train
+from dcodp.training.display import Display
 from dcodp.training.files import load_last
 from dcodp.training.optimise import AveragedWeights, average_decay, learning_rate, parameter_groups
 
@@ -227,6 +230,19 @@ def test_extra_loss_reaches_the_gradient_and_the_metrics(detection_set, tmp_path
     run(slim, detection_set, tmp_path / "slim", settings, extra_loss=lambda n: 10 * scales(n))
     assert scales(slim.network) < scales(plain.network)
     assert lines(tmp_path / "slim")[0]["loss_extra"] > 0
+
+
+def test_one_log_line_per_epoch_without_a_terminal_and_a_bar_with_one(monkeypatch, caplog):
+    row = {"epoch": 2, "loss": 1.25, "map50_95": 0.5, "seconds": 3.0}
+    with caplog.at_level("INFO"), Display("net", 4, 10, 1) as shown:
+        shown.step(), shown.epoch(row)
+    assert caplog.messages == ["training net: epoch 2/4, loss 1.250, map50_95 0.500, 3.0 s"]
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
+    monkeypatch.setattr("dcodp.training.display.Console", lambda **_: terminal)
+    with caplog.at_level("INFO"), Display("net", 4, 10, 1) as shown:
+        shown.step(), shown.epoch({**row, "map50_95": None})
+        assert shown.bar.tasks[0].completed == 11 and shown.bar.tasks[0].total == 40
+    assert len(caplog.messages) == 1 and "epoch 2/4, loss 1.250" in terminal.file.getvalue()
 
 
 def test_learning_rate_rises_linearly_then_follows_the_cosine():

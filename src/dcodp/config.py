@@ -205,6 +205,8 @@ def validate(config: Config) -> None:
             raise InputError(f"{key}={value} is out of range; use {low} ≤ {key} {'≤' if closed else '<'} {high}")
     if config.image_size % 32:
         raise InputError(f"image_size={config.image_size} does not fit the detectors' strides; use a multiple of 32")
+    if config.compensate:
+        raise InputError("compensate=true is not available yet; leave it out")
     if config.target is not None:
         parse_target(config.target)
 

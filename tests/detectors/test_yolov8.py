@@ -2,6 +2,7 @@ import copy
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,8 +53,6 @@ def test_outputs_are_the_predictions_only(detector):
 
 
 def test_loss_is_ultralytics_divided_by_the_number_of_images(detector):
-    from types import SimpleNamespace
-
     detector.network.train()
     state = copy.deepcopy(detector.network.state_dict())
     loss, parts = detector.loss(TARGETS)
@@ -155,11 +154,13 @@ def test_ultralytics_leaves_no_trace_in_the_process(tmp_path):
     """A fresh process, so that it is imported there; only its settings file may appear, in the folder given."""
     script = """
 import os, numpy as np, torch, PIL.Image
-before = torch.save, PIL.Image.open, np.get_printoptions(), str(torch.linspace(0, 1, 30)), os.environ.get("OMP_NUM_THREADS")
+def process():
+    shown = np.get_printoptions(), str(torch.linspace(0, 1, 30))
+    return torch.save, PIL.Image.open, shown, os.environ.get("OMP_NUM_THREADS")
+before = process()
 from dcodp import _ultralytics
 _ultralytics.prepare()
-after = torch.save, PIL.Image.open, np.get_printoptions(), str(torch.linspace(0, 1, 30)), os.environ.get("OMP_NUM_THREADS")
-assert before == after, (before, after)
+assert before == process(), (before, process())
 from ultralytics.utils import AUTOINSTALL, ONLINE
 assert not AUTOINSTALL and not ONLINE
 """

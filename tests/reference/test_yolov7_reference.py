@@ -158,7 +158,10 @@ def test_small_loss_with_gradients(realdata, kind):
 
 @pytest.mark.slow
 def test_average_precision(realdata, detector, reference):
-    """The first 100 images of val2017 in a 640-pixel square: 0.562 officially, whatever the JPEG decoder and resizing."""
+    """The first 100 images of val2017 in a 640-pixel square, with the official rule: a box may have several classes.
+
+    Officially 0.562; sizes are rounded differently there where an image is resized, and odd padding by half a pixel.
+    """
     config = DatasetConfig(name="coco2017", layout="coco", train="train2017", val="val2017")
     whole = load(config, realdata, "val")
     chosen = {int(i) for i in reference["eval100_image_ids"]}
@@ -166,9 +169,10 @@ def test_average_precision(realdata, detector, reference):
     assert len(images) == 100
     detector.network.eval()
     subset = dataclasses.replace(whole, images=images)
-    found = predict(detector, subset, 640, EvaluationConfig(batch=4), progress=lambda done, total: None)
+    settings = EvaluationConfig(batch=4, multi_label=True)
+    found = predict(detector, subset, 640, settings, progress=lambda done, total: None)
     statistics = list(coco_statistics(subset, found).values())[:12]
     expected = reference["eval100_square640_nms0.6_cocostats"].tolist()
-    print([round(value, 4) for value in statistics])
+    print("STATS", statistics, expected)
     assert statistics[0] == pytest.approx(expected[0], abs=0.005)
     assert statistics[1] == pytest.approx(expected[1], abs=0.01)

@@ -48,6 +48,7 @@ class TorchvisionDetector(Detector):
 
     @torch.no_grad()
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:
+        """Torchvision lets a box be found as several classes, whatever `settings.multi_label` says."""
         with _set(self.thresholds(), settings):
             results = self.network(self._inputs(images))
         return [Detections(r["boxes"].float(), r["scores"].float(), r["labels"] - self.first_label) for r in results]

@@ -1,4 +1,4 @@
-"""Importance: pure functions from maps, contributions, weights or gradients to a score per channel; the lowest go first."""
+"""Importance: pure functions from maps, contributions, weights or gradients to a score per channel; lowest go first."""
 
 from dcodp.importance import weights
 from dcodp.importance.greedy import greedy_removal_order

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from dcodp.errors import InputError
@@ -84,7 +85,7 @@ def _draw_all(
     datasets = sorted(set(frame["dataset"]))
     every = [*layouts, *(figure for dataset in datasets for figure in default_figures(dataset))]
     drawn, paths = [], []
-    for layout in track(every, description="Drawing", transient=True):
+    for layout in track(every, description="Drawing", transient=True, disable=not Console().is_terminal):
         figure = figures.draw(layout, frame)
         if figure is not None:
             saved = figures.save(figure, folder, layout.name)

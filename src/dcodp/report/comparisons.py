@@ -77,9 +77,10 @@ def nets(frame: pd.DataFrame, low: float = 0.01, high: float = 0.99, **where: An
     firsts = [group.to_dict("records")[0] for group in groups]
     notes = dict(zip((f["setting"] for f in firsts), _notes(firsts), strict=True))
     for first, rows in zip(firsts, groups, strict=True):
-        own = dense.loc[(dense["base"] == first["base"]) & (dense["model"] == first["model"])]
+        same = dense.loc[(dense["base"] == first["base"]) & (dense["model"] == first["model"])]
+        own = same.loc[same["run_id"].isin(rows["run_id"])]  # paired, seed by seed, where the records allow it
         name = f"{label('model', first['model'])}{notes[first['setting']]}, {budget_name('', first['ratio'])}"
-        yield Net(name, rows, own)
+        yield Net(name, rows, same if own.empty else own)
 
 
 def _notes(firsts: Sequence[Mapping[Any, Any]]) -> list[str]:

@@ -167,7 +167,8 @@ def _verdict(verdict: Verdict) -> str:
         f"<li>{'✓' if item.supports else '✗'} {escape(item.text)} ({', '.join(map(_link, item.run_ids))})</li>"
         for item in verdict.evidence
     )
-    lacking = f"<li>Still to measure: {escape(', '.join(map(str, verdict.lacking)))}</li>" if verdict.lacking else ""
+    things = [budget_name("", thing) if isinstance(thing, float) else str(thing) for thing in verdict.lacking]
+    lacking = f"<li>Still to measure: {escape(', '.join(things))}</li>" if things else ""
     return f'<details><summary>{_mark(verdict)}</summary><ul class="notes">{items}{lacking}</ul></details>'
 
 

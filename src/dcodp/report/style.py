@@ -18,7 +18,9 @@ nav a { padding: .35rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
   vertical-align: top; }
-thead th { background: var(--tint); vertical-align: bottom; } th.text, td.text { text-align: left; }
+table { overflow-wrap: break-word; }
+thead th { background: var(--tint); vertical-align: bottom; white-space: normal; min-width: 4.2rem; }
+th.text, td.text { text-align: left; }
 tbody tr:last-child > * { border-bottom: 0; } tbody th { font-weight: 500; }
 tr.dense > * { background: var(--tint); }
 td.missing, td.none, td.mixed { color: var(--soft); font-style: italic; }
@@ -32,5 +34,5 @@ figcaption { font-size: .87rem; color: var(--soft); }
 pre { overflow-x: auto; max-width: 100%; padding: .6rem; background: var(--tint); border-radius: .4rem;
   font-size: .8rem; }
 code { font-size: .9em; } .run { border-bottom: 1px solid var(--line); padding: .3rem 0; }
-.wide td, .wide th { white-space: normal; }
+.wide td, .wide th { white-space: normal; min-width: 8.5rem; } .wide th:first-child { min-width: 14rem; }
 """

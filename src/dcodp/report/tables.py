@@ -73,7 +73,7 @@ def _asked(layout: TableLayout, frame: pd.DataFrame) -> Iterator[_Ask]:
     dense = frame.loc[frame["stage"] == "dense"]
     dense = select(dense, {key: value for key, value in layout.where.items() if key in DENSE_FIELDS})
     later = select(frame.loc[frame["stage"] != "dense"], {k: v for k, v in layout.where.items() if k != "stage"})
-    for dataset, model in _subjects(layout, pd.concat([dense, later])):
+    for dataset, model in _subjects(layout, later):
         who = {"dataset": dataset, "model": model}
         for note, before, after in _settings(select(dense, who), select(later, who)):
             if layout.dense:

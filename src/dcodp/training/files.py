@@ -44,7 +44,7 @@ def is_done(folder: Path) -> bool:
 
 def save_last(folder: Path, content: dict[str, Any]) -> None:
     """last.ckpt, replaced in one step. Raises InputError where the disk is full; the previous one is then kept."""
-    path, temporary = folder / LAST, folder / f".{LAST}.{os.getpid()}"
+    path, temporary = folder / LAST, folder / f".{LAST}.part"
     try:
         with temporary.open("wb") as stream:
             torch.save(content, stream)

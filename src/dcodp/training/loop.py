@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable
@@ -49,7 +50,8 @@ def train(
     `validate` is given the detector with the averaged weights and returns numbers with `map50_95`; without it the
     last epoch counts as the best. `extra_loss` of the network is added to the detector's loss. `on_epoch` is told
     each epoch's line of metrics.jsonl once everything is on disk. The network is never rebuilt, so pruned shapes
-    stay. Returns at once where done.json is present. Random generators are left as they were found.
+    stay. Returns at once where done.json is present. Otherwise the network is left on `device` with its last weights,
+    and the global random generators as they were found.
 
     Raises InputError for a checkpoint of other shapes or settings, a full disk, and a loss that is not finite.
     """
@@ -200,7 +202,8 @@ class _Training:
         if self.validate is None or not due or not self.fabric.is_global_zero:
             return {}
         numbers = self.validate(self.detector.with_network(self.average.network))
-        fitness = -1.0 if numbers[FITNESS] is None else float(numbers[FITNESS])  # None: no objects to find
+        defined = numbers[FITNESS] is not None and math.isfinite(numbers[FITNESS])  # not where there are no objects
+        fitness = float(numbers[FITNESS]) if defined else -1.0
         if self.best is None or not fitness < self.best[FITNESS]:  # of equals the later, which saw more
             self.best = {"epoch": self.epoch, FITNESS: fitness}
             files.save_best(self.average.network, self.folder)

@@ -1,0 +1,216 @@
+"""One small cell from data to record: complete, repeatable, resumable, without network."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import dcodp
+from dcodp.compose import cells, register
+from dcodp.detectors.registry import build
+from dcodp.errors import InputError
+from dcodp.pipeline import run_cell
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "schedule=smoke", "image_size=64", "dataset.generate_train=12", "dataset.generate_val=4",
+    "dataset.generate_size=96", "train.batch=4", "finetune.batch=4", "evaluation.pictures=2", "ratio=0.5",
+    "importance.images=4", "importance.batch=2", "train.epochs=2", "finetune.epochs=2",
+]  # fmt: skip
+register()
+
+
+def configured(folder: Path, *overrides: str):
+    places = [f"paths.data={folder / 'data'}", f"paths.results={folder / 'results'}", "wandb.mode=disabled"]
+    ((_, config),) = cells(ROOT / "conf", [*SMALL, *places, *overrides])
+    return config
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    """One cell, computed with every connection beyond this machine refused."""
+    folder = tmp_path_factory.mktemp("cell")
+    connect, lookup = socket.socket.connect, socket.getaddrinfo
+    attempts = []
+
+    def refuse(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            attempts.append(address)
+            raise OSError("no network in tests")
+        return connect(self, address)
+
+    def no_lookup(host, *args, **kwargs):
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            attempts.append(host)
+            raise OSError("no network in tests")
+        return lookup(host, *args, **kwargs)
+
+    socket.socket.connect, socket.getaddrinfo = refuse, no_lookup
+    try:
+        config = configured(folder)
+        record = run_cell(config)
+    finally:
+        socket.socket.connect, socket.getaddrinfo = connect, lookup
+    assert attempts == []
+    return config, record, folder / "results" / "runs" / record.run_id
+
+
+def metrics(record):
+    """The numbers that must not depend on how often a run was interrupted."""
+    timing = {"latency_ms", "latency"}
+    return [{k: v for k, v in record[s].items() if k not in timing} for s in ("dense", "pruned", "finetuned")]
+
+
+def test_the_record_is_complete(cell):
+    _, record, folder = cell
+    stored = json.loads((folder / "record.json").read_text())
+    assert stored["status"] == "done" and stored["run_id"] == record.run_id
+    wanted = {"map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large", "per_class"}
+    for stage in ("dense", "pruned", "finetuned"):
+        assert wanted <= set(stored[stage]) and stored[stage]["latency_ms"] > 0
+    assert stored["pruned"]["parameters"] == stored["finetuned"]["parameters"] < 0.3 * stored["dense"]["parameters"]
+    assert stored["pruned"]["flops"] < 0.4 * stored["dense"]["flops"]
+    assert {"code", "libraries", "device", "seed", "data_fingerprint", "wall_seconds"} <= set(stored["provenance"])
+    for name in ("plan.json", "model.safetensors", "metrics.jsonl", "log.txt", "pictures.png"):
+        assert (folder / name).stat().st_size > 0
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["stage"], r["epoch"]) for r in rows] == [("train", 1), ("train", 2), ("finetune", 1), ("finetune", 2)]
+
+
+def test_the_stored_model_is_the_fine_tuned_one(cell):
+    config, record, folder = cell
+    detector, _ = build(config.model, tuple("abcdefgh"))
+    small = dcodp.load(detector.network, folder / "model.safetensors")
+    assert sum(p.numel() for p in small.parameters()) == record.finetuned["parameters"]
+    plan = dcodp.PrunePlan.from_json(folder / "plan.json")
+    assert plan.channel_ratio == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_cell_that_is_there_is_not_computed_again(cell):
+    config, record, folder = cell
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert run_cell(config).finetuned == record.finetuned
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+def test_another_ratio_shares_the_dense_net_and_the_scores(cell, monkeypatch):
+    config, record, folder = cell
+    ((_, other),) = cells(
+        ROOT / "conf",
+        [*SMALL, f"paths.data={config.paths.data}", f"paths.results={config.paths.results}", "wandb.mode=disabled",
+         "ratio=0.2", "finetune.epochs=0"],
+    )  # fmt: skip
+    monkeypatch.setattr("dcodp.pipeline.observe", None)  # would fail if the scores were computed again
+    again = run_cell(other)
+    assert again.dense == record.dense
+    assert again.finetuned["map50"] == again.pruned["map50"]
+    assert record.pruned["parameters"] < again.pruned["parameters"] < record.dense["parameters"]
+
+
+class Stop(Exception):
+    """Stands for a kill: nothing of ours handles it."""
+
+
+@pytest.mark.parametrize("where", ["train", "score", "finetune"])
+def test_interrupted_and_started_again_gives_the_same_numbers(cell, tmp_path, monkeypatch, where):
+    _, record, _ = cell
+    config = configured(tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt(patch, where)
+        with pytest.raises(Stop):
+            run_cell(config)
+    stored = json.loads(next((tmp_path / "results/runs").glob("*/record.json")).read_text())
+    assert stored["status"] == "failed" and "Stop" in stored["error"]
+    resumed = run_cell(config)
+    assert metrics(vars(resumed)) == metrics(vars(record))
+
+
+def interrupt(patch, where):
+    """Raise in the middle of a stage: in the second epoch of a training, after the first batch of the scoring."""
+    import dcodp.pipeline as pipeline
+    from dcodp.data.augment import TrainingBatches
+
+    if where == "score":
+        real = pipeline.save_tensors
+
+        def stop_after_partial(tensors, path, header=None):
+            real(tensors, path, header)
+            if path.name == "partial.safetensors":
+                raise Stop
+
+        patch.setattr(pipeline, "save_tensors", stop_after_partial)
+        return
+    real_epoch, seen = TrainingBatches.epoch, []
+
+    def epoch(self, number, *args, **kwargs):
+        seen.append(number)
+        for i, batch in enumerate(real_epoch(self, number, *args, **kwargs)):
+            if i == 1 and len(seen) == (2 if where == "train" else 4):
+                raise Stop
+            yield batch
+
+    patch.setattr(TrainingBatches, "epoch", epoch)
+
+
+@pytest.mark.slow
+def test_killed_outright_and_started_again_gives_the_same_numbers(cell, tmp_path):
+    """SIGKILL to the real command in each long stage in turn."""
+    _, record, _ = cell
+    places = [f"paths.data={tmp_path / 'data'}", f"paths.results={tmp_path / 'results'}", "wandb.mode=disabled"]
+    command = [sys.executable, str(ROOT / "run.py"), *SMALL, *places]
+    results = tmp_path / "results"
+    for sign in ("cache/dense/*/last.ckpt", "cache/scores/*/partial.safetensors", "runs/*/finetune/last.ckpt"):
+        process = subprocess.Popen(command, cwd=tmp_path)
+        while process.poll() is None and not list(results.glob(sign)):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+    stored = json.loads(next((results / "runs").glob("*/record.json")).read_text())
+    assert stored["status"] == "done" and metrics(stored) == metrics(vars(record))
+
+
+def test_two_cells_at_once_compute_the_dense_net_once(tmp_path):
+    places = [f"paths.data={tmp_path / 'data'}", f"paths.results={tmp_path / 'results'}", "wandb.mode=disabled"]
+    command = [sys.executable, str(ROOT / "run.py"), *SMALL, *places, "train.epochs=1", "finetune.epochs=0"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen([*command, f"ratio={r}"], cwd=tmp_path, env=env) for r in (0.2, 0.7)]
+    assert [p.wait(timeout=300) for p in both] == [0, 0]
+    results = tmp_path / "results"
+    assert len(list(results.glob("cache/dense/*/done.json"))) == 1
+    dense = [json.loads(p.read_text())["dense"] for p in results.glob("runs/*/record.json")]
+    assert len(dense) == 2 and dense[0] == dense[1]
+
+
+def test_bad_input_leaves_nothing_that_a_later_run_trusts(tmp_path):
+    config = configured(tmp_path, f"model.weights={tmp_path / 'weights.pt'}")
+    (tmp_path / "weights.pt").write_text("not a checkpoint")
+    with pytest.raises(InputError, match="weights.pt"):
+        run_cell(config)
+    assert not list((tmp_path / "results").rglob("done.json"))
+    stored = json.loads(next((tmp_path / "results/runs").glob("*/record.json")).read_text())
+    assert stored["status"] == "failed" and stored["dense"] is None
+
+
+@pytest.mark.parametrize("dataset", ["voc2012", "coco2017"])
+def test_missing_data_says_what_to_give(tmp_path, dataset):
+    config = configured(tmp_path, f"dataset={dataset}", f"paths.data={tmp_path / 'nowhere'}")
+    with pytest.raises(InputError, match="nowhere does not exist; give the folder"):
+        run_cell(config)
+
+
+def test_the_command_line_reports_bad_input_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), "ratio=1.3"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: ratio=1.3 is out of range; use 0.0 ≤ ratio < 1.0\n"
+    assert list(tmp_path.iterdir()) == []
+
+
