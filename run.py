@@ -11,7 +11,8 @@ from dcodp.config import Config
 from dcodp.errors import InputError
 from dcodp.records import one_line
 
-CONF = Path(__file__).resolve().parent / "conf"
+ROOT = Path(__file__).resolve().parent
+CONF = ROOT / "conf"
 register()
 
 
@@ -50,14 +51,14 @@ def main(arguments: list[str]) -> int:
         status = 0
         if announce(asked):
             status = attempt(asked[0][1]) if len(asked) == 1 else launch()
-        return status or show([config for _, config in asked])
+        return status or show([config for _, config in asked], ROOT / "experiments")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 def launch() -> int:
-    """Let Hydra's launcher run all cells; each cell's record says how it ended, so a failed one is no reason to stop."""
+    """Let Hydra's launcher run all cells. Each cell's record says how it ended, so a failed one stops nothing."""
     try:
         job()
     except SystemExit as stop:

@@ -320,6 +320,7 @@ def _logged_to(path: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
+    logging.getLogger("dcodp").setLevel(logging.INFO)
     try:
         yield
     except BaseException:

@@ -40,19 +40,20 @@ def announce(asked: Sequence[Cell]) -> list[Cell]:
     return missing
 
 
-def show(configs: Sequence[Config]) -> int:
+def show(configs: Sequence[Config], experiments: Path) -> int:
     """The table of these cells in the terminal, and all tables and figures under results/; 1 where a cell failed."""
     from dcodp.identity import run_id
-    from dcodp.report import render_all
-    from dcodp.report.terminal import print_table
+    from dcodp.report.build import render_report
+    from dcodp.report.terminal import print_results
 
     results = Path(configs[0].paths.results)
     ids = {run_id(config) for config in configs}
     records = [r for r in load_records(results) if r.run_id in ids]
-    print_table(records)
+    print_results(records)
     failed = [r for r in records if r.status != "done"]
     for record in failed:
         print(f"{record.run_id}: {record.status}: {record.error}", file=sys.stderr)
     if any(r.status == "done" for r in records):
-        render_all(results)
+        page = render_report(results, results, experiments if experiments.is_dir() else None).page
+        logging.getLogger(__name__).info("tables, figures and pictures: %s", page)
     return int(bool(failed) or len(records) < len(ids))

@@ -85,7 +85,7 @@ def default_tolerance(dtype: torch.dtype) -> float:
 
 
 def enliven(model: nn.Module, inputs: Any, seed: int = 0) -> nn.Module:
-    """Give a freshly built model live signals, in place: without this an oracle can pass because nothing is left to see.
+    """Give a freshly built model live signals, in place: else an oracle can pass because nothing is left to see.
 
     Random weights with arbitrary batch-norm statistics let signals die within a few layers. Biases, scales and
     batch-norm statistics are drawn at random, then every batch norm is set from what it sees, in order of execution,

@@ -91,6 +91,7 @@ class Mirror:
             group=self.group,
             mode="online" if online else "offline",
             resume="allow" if online else None,  # offline, resuming an id is refused
+            reinit="finish_previous",  # a cell that failed earlier in this process has left its run open
             dir=str(self.results),
             config=self.config,
             settings=wandb.Settings(console="off", disable_git=True, save_code=False),

@@ -62,7 +62,7 @@ def test_the_groups_of_yolov8n():
 
 
 def test_a_pruned_net_runs_at_other_sizes_and_fuses(traced):
-    model, x, graph = traced
+    model, _, graph = traced
     plan = dcodp.select(graph, {g.name: torch.rand(g.channels) for g in graph.groups}, 0.5)
     small = dcodp.prune(model, plan)
     other = torch.rand(2, 3, 96, 128, dtype=torch.float64)

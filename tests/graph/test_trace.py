@@ -246,3 +246,15 @@ def test_the_model_is_left_untouched():
 def test_a_model_that_does_not_run_says_so():
     with pytest.raises(dcodp.InputError, match="does not run on the example inputs"):
         dcodp.trace(conv(3, 4), (torch.rand(1, 5, 8, 8),))
+
+
+def test_explain_names_groups_parents_and_reasons():
+    model = Net(lambda m, x: m.out((y := m.a(x)) + m.b(y)), a=conv(3, 8), b=conv(8, 8, 3), out=conv(8, 4))
+    text = dcodp.trace(model, (IMAGE.float(),)).explain()
+    assert "1 groups, 8 removable channels" in text and "a, b" in text and "an output of the model" in text
+
+
+def test_parameters_that_are_not_read_stay():
+    model = Net(lambda m, x: m.out(m.a(x)), a=conv(3, 8), unused=conv(8, 8), out=conv(8, 2))
+    graph, small = removed_at_half(model)
+    assert [g.name for g in graph.groups] == ["a"] and small.unused.weight.shape == (8, 8, 1, 1)

@@ -95,7 +95,7 @@ def test_save_and_load(model, plan, tmp_path):
 
 def test_another_architecture_is_refused(model, plan, tmp_path):
     dcodp.save(dcodp.prune(model, plan), plan, tmp_path / "small.safetensors")
-    with pytest.raises(dcodp.InputError, match="expects .* of shape"):
+    with pytest.raises(dcodp.InputError, match=r"expects .* of shape"):
         dcodp.load(Tied(width=12), tmp_path / "small.safetensors")
     with pytest.raises(dcodp.InputError, match="does not have"):
         dcodp.load(nn.Conv2d(3, 4, 1), tmp_path / "small.safetensors")

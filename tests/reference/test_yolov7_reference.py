@@ -173,6 +173,5 @@ def test_average_precision(realdata, detector, reference):
     found = predict(detector, subset, 640, settings, progress=lambda done, total: None)
     statistics = list(coco_statistics(subset, found).values())[:12]
     expected = reference["eval100_square640_nms0.6_cocostats"].tolist()
-    print("STATS", statistics, expected)
     assert statistics[0] == pytest.approx(expected[0], abs=0.005)
     assert statistics[1] == pytest.approx(expected[1], abs=0.01)

@@ -50,7 +50,7 @@ def made_up(
     as they are to be."""
     config = to_dict(Config())
     config["model"] |= {"name": model, "family": model[:6]}
-    config["dataset"]["name"] = dataset
+    config["dataset"] |= {"name": dataset, "published_train": 5011}
     config["importance"]["name"] = importance
     config |= {"ratio": ratio, "seed": seed, "interlayer": interlayer}
     for key in set(changes) & set(config):
@@ -65,7 +65,9 @@ def made_up(
         "libraries": {"torch": "2.15.0"},
         "device": "Test CPU",
         "seed": seed,
-        "data_fingerprint": {"val": {"images": 448, "subset": True, "sha256": "feed"}},
+        "data_fingerprint": {"train": "beef", "val": "feed"},
+        "images": {"train": 5011, "val": 448},
+        "pruning": {"channels_removed": ratio},
         "wall_seconds": {"dense": 1.5},
     }
     return Record(run_id, status, config, **blocks, provenance=provenance)

@@ -54,9 +54,7 @@ class TrainingBatches:
         Raises InputError naming the file where an image cannot be read, and where batches are smaller than `devices`.
         """
         if len(self.detection_set) // len(self) < devices:
-            raise InputError(
-                f"batch={self.settings.batch} of {len(self.detection_set)} images is too small for {devices} devices; use more"
-            )
+            raise InputError(f"batch={self.settings.batch} is too small for {devices} devices; use a larger one")
         self._source.fill()
         order = np.random.default_rng([self.seed, number]).permutation(len(self.detection_set))
         shares = [share[rank::devices] for share in np.array_split(_places(order), len(self))]

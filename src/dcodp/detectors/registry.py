@@ -10,6 +10,9 @@ from dcodp.errors import InputError
 
 # family → module with `build(model, classes)`; imported when it is asked for, since each brings its own libraries
 FAMILIES = {
+    "faster_rcnn": "dcodp.detectors.faster_rcnn",
+    "retinanet": "dcodp.detectors.retinanet",
+    "yolov7": "dcodp.detectors.yolov7",
     "yolov8": "dcodp.detectors.yolov8",
 }
 

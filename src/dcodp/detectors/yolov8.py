@@ -12,8 +12,8 @@ from dcodp import _ultralytics
 from dcodp.config import ModelConfig
 from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
 from dcodp.detectors.checkpoint import Checkpoint, read_checkpoint, require_same_shapes
+from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.errors import InputError
-from dcodp.evaluation.nms import non_maximum_suppression
 
 VARIANTS = ("n", "s", "m", "l", "x")
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}  # the paper's, section 4; also ultralytics' defaults

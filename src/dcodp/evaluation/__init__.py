@@ -13,7 +13,6 @@ from dcodp.evaluation.evaluate import (
     save_predictions,
     voc_statistics,
 )
-from dcodp.evaluation.nms import non_maximum_suppression
 from dcodp.evaluation.voc_ap import voc_ap
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "fitness",
     "latency_ms",
     "load_predictions",
-    "non_maximum_suppression",
     "predict",
     "save_predictions",
     "voc_ap",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from dcodp.graph.explain import as_text
 from dcodp.graph.labels import Components, labels_of
 from dcodp.graph.sizes import AttributeKey, Linear, dimension_form, leaves
 
@@ -78,6 +79,10 @@ class CouplingGraph:
     attributes: list[AttributeSize] = field(default_factory=list)
     lengths: dict[tuple[str, str], int] = field(default_factory=dict)  # of list attributes among them
 
+    def explain(self) -> str:
+        """A table: every group with its channels, layers, parents and readers; every frozen layer with the reason."""
+        return as_text(self)
+
     def group_of(self, layer: str) -> list[Group]:
         """The groups that a layer's filters belong to."""
         return [g for g in self.groups if layer in g.layers]
@@ -108,9 +113,10 @@ def build_graph(
 
 
 def _unique_tensors(recorder: Recorder) -> dict[str, Any]:
+    """Floating-point parameters and buffers that the forward pass read: nothing is known about the others."""
     twin = recorder.named_modules[""]
     named = [*twin.named_parameters(), *twin.named_buffers()]
-    return {name: tensor for name, tensor in named if id(tensor) in recorder.owner}
+    return {name: tensor for name, tensor in named if name in recorder.used}
 
 
 def _aliases(model: nn.Module) -> dict[str, list[str]]:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from dcodp.graph.labels import labels_of
-from dcodp.graph.sizes import FromDimension, TracedInt
+from dcodp.graph.labels import labels_of, put_labels
+from dcodp.graph.sizes import FromDimension, TracedInt, leaves, origin_of
 
 if TYPE_CHECKING:
     from dcodp.graph.recording import Recorder
@@ -201,6 +201,18 @@ def _span(item: Any) -> int:
     return 1
 
 
+def _factory(recorder: Recorder, args: Any, kwargs: Any, out: Tensor) -> None:
+    """torch.zeros(n, x.shape[1], …): a dimension sized by channels will hold channels."""
+    sizes = _sizes(args, kwargs, "size", start=0)[: out.dim()]
+    counts = [any(isinstance(x, FromDimension) for x in leaves(origin_of(size))) for size in sizes]
+    if any(counts):
+        axes = [recorder.labels.fresh(int(s)) if c else None for s, c in zip(sizes, counts, strict=True)]
+        put_labels(out, axes)
+        out._dcodp_zero = True  # type: ignore[attr-defined]  # removed channels of a constant are cut off with it
+        for size, labels in zip(sizes, axes, strict=True):
+            recorder.require(size, labels, int(size))
+
+
 def _opaque_attention(recorder: Recorder, args: Any, kwargs: Any, out: Any) -> None:
     """nn.MultiheadAttention computes its sizes inside: everything that enters or is projected stays as it is."""
     recorder.fix_all((args, kwargs), "the projections of a multi-head attention keep their sizes")
@@ -218,6 +230,7 @@ def _handlers() -> dict[Any, Handler]:
         _chunk: (torch.chunk, torch.Tensor.chunk, torch.tensor_split, torch.Tensor.tensor_split),
         _narrow: (torch.narrow, torch.Tensor.narrow),
         _getitem: (torch.Tensor.__getitem__, torch.Tensor.__setitem__),
+        _factory: (torch.zeros,),
         _opaque_attention: (nn.functional.multi_head_attention_forward,),
     }
     return {function: handler for handler, functions in groups.items() for function in functions}

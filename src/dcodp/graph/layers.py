@@ -33,7 +33,7 @@ class OperationGraph:
         return list(dict.fromkeys(o.layer for o in self.operations if o.layer is not None))
 
     def parents(self) -> dict[str, list[str]]:
-        """layer → the nearest layers its input comes from (Algorithm 1). A layer applied twice has both uses' parents."""
+        """layer → the nearest layers its input comes from (Algorithm 1); of all its uses, if it is applied twice."""
         found: dict[str, dict[str, None]] = {layer: {} for layer in self.layers}
         for operation in self.operations:
             if operation.layer is not None:

@@ -37,6 +37,7 @@ class Recorder(TorchDispatchMode):
         self.reads: list[Any] = []  # attributes that the model's code used
         self.named_modules = dict(model.named_modules())
         self.owner: dict[int, str] = {}  # id of a parameter or buffer → its first state-dict name
+        self.used: set[str] = set()  # names of those that the forward pass read
         self._label_parameters(model)
 
     def _label_parameters(self, model: nn.Module) -> None:
@@ -133,6 +134,7 @@ class Recorder(TorchDispatchMode):
         inputs = tensors_in((args, kwargs))
         if not inputs:
             return out
+        self.used.update(self.owner[id(t)] for t in inputs if id(t) in self.owner)
         rule = rule_for(func)
         try:
             rule(self, func, args, kwargs, out)

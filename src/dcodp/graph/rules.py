@@ -389,6 +389,24 @@ def index(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str
     carry(recorder, func, args, kwargs, out, carried)
 
 
+def index_put(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    """x[i] = values: dimensions up to the last indexed one are fixed; behind it, values and x run in step."""
+    x, indices, values = args[:3]
+    behind = x.dim() - len(indices)
+    recorder.fix_dims(x, range(x.dim() - behind), "written through an index")
+    recorder.fix_dims(values, range(max(values.dim() - behind, 0)), "written through an index")
+    recorder.fix_all(indices, "used as an index")
+    axes: Axes = [None] * (x.dim() - behind)
+    for back in range(-behind, 0):
+        written = labels_of(values)[back] if values.dim() >= -back else None
+        if values.dim() < -back or values.size(back) != x.size(back):
+            recorder.fix(labels_of(x)[back], "written over with one value")
+        else:
+            recorder.meet(labels_of(x)[back], written)
+        axes.append(labels_of(x)[back])
+    result(out, axes, is_zero(x) and is_zero(values))
+
+
 def cat(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
     tensors = [t for t in args[0] if t.dim() > 1 or t.numel()]
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
@@ -490,6 +508,7 @@ def _table() -> dict[str, Rule]:
         pick: "select unbind index_select roll",
         gather: "gather",
         index: "index _unsafe_index",
+        index_put: "index_put index_put_",
         cat: "cat",
         stack: "stack",
         pixel_shuffle: "pixel_shuffle",

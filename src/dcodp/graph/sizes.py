@@ -62,7 +62,7 @@ class TracedInt(int):
             self.read.append(self.origin)
 
     def __add__(self, other: Any) -> Any:
-        return self._derive("+", self, other, int(self) + int(other)) if isinstance(other, int) else self + other
+        return self._derive("+", self, other, int(self) + int(other)) if isinstance(other, int) else int(self) + other
 
     def __radd__(self, other: Any) -> Any:
         return self._derive("+", other, self, int(other) + int(self)) if isinstance(other, int) else other + int(self)

@@ -5,14 +5,14 @@ All APs are mAP50-95 after fine-tuning unless said otherwise; "lost" is dense mi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from dcodp.report.layouts import label
-from dcodp.report.query import budget_name, class_names, differences, measure, method_name, select
+from dcodp.report.query import budget_name, class_names, measure, method_name, select, setting_notes
 
 RARE_CLASSES = ("bird", "bottle", "chair", "diningtable", "aeroplane")
 BASELINES = ("slimming", "thinet", "hrank")
@@ -75,21 +75,11 @@ def nets(frame: pd.DataFrame, low: float = 0.01, high: float = 0.99, **where: An
     dense = frame.loc[frame["stage"] == "dense"]
     groups = [g for _, g in later.groupby(["model", "method", "setting", "ratio"], sort=True)]
     firsts = [group.to_dict("records")[0] for group in groups]
-    notes = dict(zip((f["setting"] for f in firsts), _notes(firsts), strict=True))
-    for first, rows in zip(firsts, groups, strict=True):
+    for first, rows, note in zip(firsts, groups, setting_notes(firsts), strict=True):
         same = dense.loc[(dense["base"] == first["base"]) & (dense["model"] == first["model"])]
         own = same.loc[same["run_id"].isin(rows["run_id"])]  # paired, seed by seed, where the records allow it
-        name = f"{label('model', first['model'])}{notes[first['setting']]}, {budget_name('', first['ratio'])}"
+        name = f"{label('model', first['model'])}{note}, {budget_name('', first['ratio'])}"
         yield Net(name, rows, same if own.empty else own)
-
-
-def _notes(firsts: Sequence[Mapping[Any, Any]]) -> list[str]:
-    """What tells the settings of one detector apart, where it has several."""
-    texts = []
-    for first in firsts:
-        own = {f["setting"]: f["setting_of"] for f in firsts if f["model"] == first["model"]}
-        texts.append(dict(zip(own, differences(list(own.values())), strict=True))[first["setting"]])
-    return [f" [{text}]" if text else "" for text in texts]
 
 
 def lost_text(points: float) -> str:

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from dcodp.records import write_atomically
 from dcodp.report.layouts import COLUMNS, FOUND, FigureLayout, label
 from dcodp.report.notes import data_name, schedule
-from dcodp.report.query import METHOD, Measurement, class_names, differences, measure, select
+from dcodp.report.query import METHOD, Measurement, class_names, measure, select, setting_notes
 
 # Okabe and Ito's colours, safe for colour-blind readers (yellow left out: too pale on white)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X"), ("-", "--", "-.", ":")
+MARKERS, DASHES = ("o", "s", "^", "D", "v", "P", "X", "<"), ("-", "--", "-.", ":")  # 8 with 7 colours: 56 pairs
 BARS = ("#333333", "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73", "#999999")
 HATCHES = ("", "", "//", "..", "xx", "\\\\", "--", "oo")
 MAX_PANELS, MAX_CLASSES = 6, 24
@@ -74,19 +74,13 @@ def series(layout: FigureLayout, frame: pd.DataFrame) -> list[Series]:
 def _names(firsts: Sequence[Mapping[Any, Any]]) -> list[str]:
     """Detector, and method, data set and setting only where the figure holds several."""
     several = {key: len({first[key] for first in firsts}) > 1 for key in ("method", "dataset")}
-    notes = differences([_own(first["setting_of"]) for first in firsts])
     return [
         label("model", first["model"])
         + (f" on {label('dataset', first['dataset'])}" if several["dataset"] else "")
         + (f", {first['method']}" if several["method"] else "")
-        + (f" [{note}]" if note else "")
-        for first, note in zip(firsts, notes, strict=True)
+        + note
+        for first, note in zip(firsts, setting_notes(firsts), strict=True)
     ]
-
-
-def _own(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The setting less what the detector and the data set bring with them."""
-    return {key: value for key, value in setting.items() if not key.startswith(("model.", "dataset."))}
 
 
 def draw(layout: FigureLayout, frame: pd.DataFrame) -> Figure | None:
@@ -129,8 +123,14 @@ def draw_curve(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
             x, y, spread = zip(*points, strict=True)
             axis.errorbar(x, y, yerr=spread, label=line.name, capsize=3, **_mark(i))
         axis.set(xlabel="channels removed from every group (%)", ylabel=f"{COLUMNS[metric].label} × 100")
-    axes[0].legend(fontsize=8)
+    _key(axes[-1], len(lines))
     return figure
+
+
+def _key(axis: Axes, entries: int) -> None:
+    """Inside where there is room; beside the axes where it would cover the data."""
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)} if entries > 4 else {}
+    axis.legend(fontsize=8, **beside)
 
 
 def _mark(i: int) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def draw_pareto(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     figure, (axis, *_) = _panels(1, 7.0, 4.2, stacked=True)
     points: list[tuple[float, float]] = []
     for i, line in enumerate(lines):
-        points += _scatter(axis, line, layout.metrics[0], _mark(i) | {"linestyle": "none"})
+        points += _scatter(axis, line, layout.metrics[0], _mark(i) | {"linestyle": "none"}, known=points)
     x, y = zip(*pareto_front(points), strict=True) if points else ((), ())
     axis.plot(x, y, color="#777777", linewidth=1, zorder=0, label="Pareto front")
     if points and max(points)[0] > 8 * min(points)[0]:
@@ -154,16 +154,19 @@ def draw_pareto(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
         axis.xaxis.set_major_formatter("{x:g}")
     axis.set(xlabel="FLOPs (G)", ylabel=f"{COLUMNS[layout.metrics[0]].label} × 100")
     axis.margins(x=0.12, y=0.12)
-    axis.legend(fontsize=8)
+    _key(axis, len(lines))
     return figure
 
 
-def _scatter(axis: Axes, line: Series, metric: str, mark: dict[str, Any]) -> list[tuple[float, float]]:
-    """Draws the nets of one series, each with its budget; returns their (GFLOPs, AP × 100)."""
+def _scatter(
+    axis: Axes, line: Series, metric: str, mark: dict[str, Any], known: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Draws the nets of one series, each with its budget, and returns their (GFLOPs, AP × 100). What is `known`, the
+    dense net of several methods, is drawn once."""
     points = []
     for i, (budget, rows) in enumerate([("dense", line.dense), *line.budgets]):
         flops, (ap, spread) = measure(rows, "flops").mean, _percent(measure(rows, metric))
-        if flops is None or math.isnan(ap):
+        if flops is None or math.isnan(ap) or (flops / 1e9, ap) in known:
             continue
         hollow: dict[str, Any] = {"markerfacecolor": "white"} if budget == "dense" else {}
         axis.errorbar([flops / 1e9], [ap], yerr=[spread], capsize=3, **mark, **hollow)
@@ -185,13 +188,13 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 def draw_classes(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     """AP of each class, dense and at each ratio; beyond MAX_CLASSES those that change most."""
-    shown = lines[:MAX_PANELS]
+    shown, ratios = lines[:MAX_PANELS], _bar_ratios(layout, lines)
     figure, axes = _panels(len(shown), 10.0, 2.6, stacked=True)
     for axis, line in zip(axes, shown, strict=True):
         names = layout.classes or class_names(line.dense)
         paths = {name: f"per_class/{name}/{layout.metrics[0]}" for name in names}
         kept = _most_changed(line, paths)
-        _bars(axis, line, {name: paths[name] for name in kept}, layout)
+        _bars(axis, line, {name: paths[name] for name in kept}, layout, ratios)
         left = f" ({len(kept)} of {len(names)} classes: those that change most)" if len(kept) < len(names) else ""
         axis.set_title(line.name + left, fontsize=10, loc="left")
         if len(kept) > 8:
@@ -214,18 +217,17 @@ def _most_changed(line: Series, paths: dict[str, str]) -> list[str]:
 
 def draw_sizes(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     """AP by object size (COCO's areas: below 32², to 96², above), dense and at each ratio."""
-    shown = lines[:MAX_PANELS]
+    shown, ratios = lines[:MAX_PANELS], _bar_ratios(layout, lines)
     figure, axes = _panels(len(shown), 7.0, 2.8, stacked=True)
     for axis, line in zip(axes, shown, strict=True):
-        _bars(axis, line, {COLUMNS[metric].label: metric for metric in layout.metrics}, layout)
+        _bars(axis, line, {COLUMNS[metric].label: metric for metric in layout.metrics}, layout, ratios)
         axis.set_title(line.name, fontsize=10, loc="left")
     _legend(axes[0], lines, shown)
     return figure
 
 
-def _bars(axis: Axes, line: Series, values: dict[str, str], layout: FigureLayout) -> None:
+def _bars(axis: Axes, line: Series, values: dict[str, str], layout: FigureLayout, ratios: Sequence[float]) -> None:
     """One group per value, one bar per ratio; a group without any figure says "none"."""
-    ratios = [0.0, *(layout.ratios or _few(line.ratios[1:]))]
     width = 0.8 / len(ratios)
     found = [[_percent(measure(line.at(ratio), path)) for path in values.values()] for ratio in ratios]
     for i, (ratio, bars) in enumerate(zip(ratios, found, strict=True)):
@@ -241,9 +243,13 @@ def _bars(axis: Axes, line: Series, values: dict[str, str], layout: FigureLayout
     axis.margins(x=0.01)
 
 
-def _few(ratios: Sequence[float]) -> Sequence[float]:
-    """More than four bars beside each other cannot be read: then the paper's ratios, or the nearest measured."""
-    return ratios if len(ratios) <= 4 else sorted({min(ratios, key=lambda r: abs(r - p)) for p in (0.2, 0.5, 0.7)})
+def _bar_ratios(layout: FigureLayout, lines: Sequence[Series]) -> list[float]:
+    """0 and the ratios to show, the same in every panel so that a colour means one ratio. More than four bars beside
+    each other cannot be read: then the paper's ratios, or the nearest measured."""
+    found = sorted({ratio for line in lines for ratio in line.ratios} - {0.0})
+    if not layout.ratios and len(found) > 4:
+        found = sorted({min(found, key=lambda ratio: abs(ratio - papers)) for papers in (0.2, 0.5, 0.7)})
+    return [0.0, *(layout.ratios or found)]
 
 
 def _legend(axis: Axes, lines: Sequence[Series], shown: Sequence[Series]) -> None:

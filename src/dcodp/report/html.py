@@ -91,7 +91,7 @@ def _row(table: Table, row: Row, records: Mapping[str, Record]) -> str:
     labels = [f'<td class="text">{escape(text)}</td>' for text in row.labels]
     labels[0] = f'<th class="text" scope="row">{escape(row.labels[0])}</th>'
     values = [
-        f"<td{'' if cell.mean is not None else f' class={cell.state}'}>{escape(cell_text(cell, column))}</td>"
+        f'<td class="{cell.state}">{escape(cell_text(cell, column))}</td>'
         for cell, column in zip(row.cells, table.columns, strict=True)
     ]
     kind = ' class="dense"' if label("stage", "dense") in row.labels else ""

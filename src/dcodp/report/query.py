@@ -23,7 +23,7 @@ from dcodp.records import STAGES, Record
 
 METHOD = ("importance", "interlayer", "compensate", "target", "ratio")
 AVERAGE_PRECISION = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large")
-COUNTS = ("parameters", "flops", "channels")
+COUNTS = ("parameters", "flops")
 FIELDS = (
     *("model", "family", "dataset", "stage", *METHOD, "method", "budget"),
     *("seed", "experiment", "subset", "status"),
@@ -68,6 +68,7 @@ def _row(record: Record, stage: str, block: Mapping[str, Any]) -> dict[str, Any]
         **identity(record.config, dense),
         **_settings(record, dense),
         **_values(block, record.dense or {}),
+        "channels_removed": 0.0 if dense else _number(_part(record.provenance, "pruning").get("channels_removed")),
         **_data(record, block),
         **_hardware(block, record.provenance),
     }
@@ -154,7 +155,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _values(block: Mapping[str, Any], dense: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a block, and the share of parameters, FLOPs and channels removed from its dense net."""
+    """The numbers of a block, and the share of parameters and FLOPs removed from its dense net."""
     voc = block.get("voc_ap") or {}
     values: dict[str, Any] = {key: _number(block.get(key)) for key in (*AVERAGE_PRECISION, *COUNTS, "latency_ms")}
     for key in COUNTS:
@@ -175,14 +176,15 @@ def _number(value: Any) -> float:
 
 def _data(record: Record, block: Mapping[str, Any]) -> dict[str, Any]:
     """On how many images the figure stands, and what the weights started from."""
-    train = _part(_part(record.provenance, "data_fingerprint"), "train")
+    train = _part(record.provenance, "images").get("train")
+    published = _part(record.config, "dataset").get("published_train")
     model = _part(record.config, "model")
     files = {"": model.get("weights"), "backbone ": model.get("backbone_weights")}
     return {
         "images": block.get("images"),
         "subset": bool(block.get("subset")),
-        "train_images": train.get("images"),
-        "train_subset": bool(train.get("subset")),
+        "train_images": train,
+        "train_subset": bool(train and published and train < published),
         "start": model.get("pretrained_label") or ", ".join(f"{k}{PurePath(v).name}" for k, v in files.items() if v),
     }
 
@@ -260,6 +262,17 @@ def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = sorted({key for setting in settings for key in setting})
     varying = [key for key in keys if len({repr(setting.get(key)) for setting in settings}) > 1]
     return [", ".join(f"{key}={setting.get(key)}" for key in varying) for setting in settings]
+
+
+def setting_notes(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """For each row, how its setting differs from the others of its data set and detector: " [image_size=320]" or ""."""
+    notes = []
+    for row in rows:
+        same = [r for r in rows if (r["dataset"], r["model"]) == (row["dataset"], row["model"])]
+        own = {r["setting"]: r["setting_of"] for r in same}
+        text = dict(zip(own, differences(list(own.values())), strict=True))[row["setting"]]
+        notes.append(f" [{text}]" if text else "")
+    return notes
 
 
 def class_names(frame: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ SCALES: dict[str, tuple[float, int]] = {  # format → (factor, decimals)
     "ap": (100, 1),
     "share": (100, 1),
     "millions": (1e-6, 3),
-    "giga": (1e-9, 3),
+    "giga": (1e-9, 2),
     "ms": (1, 1),
     "count": (1, 0),
 }

@@ -152,15 +152,12 @@ def _missing(row: Row, columns: tuple[Column, ...]) -> list[str]:
 def default_tables(frame: pd.DataFrame) -> list[Table]:
     """One table per data set, detector and setting: dense, pruned, fine-tuned at every method and ratio measured."""
     tables = []
-    counted = bool(frame["channels_removed"].notna().any())
-    columns = tuple(c for c in DEFAULT_TABLE.columns if counted or c.value != "channels_removed")
     for _, rows in frame.groupby(["dataset", "model"], sort=True):
         dataset, model = rows.iloc[0]["dataset"], rows.iloc[0]["model"]
         dense, later = rows.loc[rows["stage"] == "dense"], rows.loc[rows["stage"] != "dense"]
         for note, before, after in _settings(dense, later):
             title = f"{label('model', model)} on {label('dataset', dataset)}" + (f" [{note}]" if note else "")
-            where = {"dataset": dataset, "model": model}
-            layout = dataclasses.replace(DEFAULT_TABLE, title=title, columns=columns, where=where)
+            layout = dataclasses.replace(DEFAULT_TABLE, title=title, where={"dataset": dataset, "model": model})
             tables.append(build_table(layout, pd.concat([before, after])))
     return tables
 

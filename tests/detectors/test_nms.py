@@ -5,8 +5,7 @@ import torch
 from torchvision.ops import box_iou
 
 from dcodp.detectors.base import DecodeSettings
-from dcodp.evaluation import non_maximum_suppression
-from dcodp.evaluation.nms import CHUNK
+from dcodp.detectors.nms import CHUNK, non_maximum_suppression
 
 
 def crowded(count, classes, side=100.0):
@@ -47,7 +46,7 @@ def test_chunks_do_not_show(monkeypatch):
     settings = DecodeSettings(iou=0.4, max_detections=1000)
     whole = non_maximum_suppression(boxes[None], scores[None], settings)[0]
     assert CHUNK > 400
-    monkeypatch.setattr("dcodp.evaluation.nms.CHUNK", 13)
+    monkeypatch.setattr("dcodp.detectors.nms.CHUNK", 13)
     pieces = non_maximum_suppression(boxes[None], scores[None], settings)[0]
     for key, value in vars(whole).items():
         assert torch.equal(value, getattr(pieces, key))
@@ -62,7 +61,7 @@ def test_one_box_is_one_class_unless_asked_otherwise(multi_label, labels):
 
 
 def test_the_number_of_candidates_is_bounded(monkeypatch):
-    monkeypatch.setattr("dcodp.evaluation.nms.MAX_CANDIDATES", 40)
+    monkeypatch.setattr("dcodp.detectors.nms.MAX_CANDIDATES", 40)
     count = 60
     start = torch.arange(count).float()[:, None] * 2
     boxes = torch.cat([start, start, start + 1, start + 1], 1)  # nothing overlaps

@@ -1,0 +1,41 @@
+"""The coupling graph for people: one row per group and per frozen layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from dcodp.graph.coupling import CouplingGraph
+
+
+def explanation(graph: CouplingGraph) -> Table:
+    """A table with every group (its channels, layers, parents, readers) and every frozen layer with the reason."""
+    table = Table(title=f"{len(graph.groups)} groups, {sum(g.channels for g in graph.groups)} removable channels")
+    table.add_column("group")
+    table.add_column("channels", justify="right")
+    table.add_column("layers whose filters go together")
+    table.add_column("parents (Algorithm 1)")
+    table.add_column("read by")
+    for group in graph.groups:
+        parents = dict.fromkeys(p for layer in group.layers for p in graph.parents.get(layer, ()))
+        cells = (group.layers, [p for p in parents if p not in group.layers], group.consumers)
+        table.add_row(group.name, str(group.channels), *(_listed(names) for names in cells))
+    for frozen in graph.frozen:
+        table.add_row(frozen.layer, f"{frozen.channels} fixed", frozen.reason, "", "", style="dim")
+    return table
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def as_text(graph: CouplingGraph, width: int = 200) -> str:
+    """`explanation` as plain text."""
+    console = Console(width=width, no_color=True)
+    with console.capture() as captured:
+        console.print(explanation(graph))
+    return captured.get()

@@ -1,0 +1,118 @@
+"""The page: whole in itself, well-formed, every cell with its provenance."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dcodp.errors import InputError
+from dcodp.records import run_folder, write_record
+from dcodp.report import build
+
+VOID = {"meta", "img", "br"}
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+class Checker(HTMLParser):
+    """Collects references, ids and text; notes tags that are not closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.wrong, self.sources, self.links, self.ids, self.tags = [], [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append((tag, values))
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if "href" in values else []
+        self.sources += [values["src"]] if "src" in values else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+@pytest.fixture
+def results(cell, tmp_path):
+    failed = cell(ratio=0.7, aps=(0.4, 0.01, None), status="failed")
+    failed.error = "ValueError: <script>alert(1)</script>"
+    for record in (cell(), cell(seed=1), failed):
+        write_record(run_folder(tmp_path, record.run_id), record)
+    Image.new("RGB", (2000, 900), "red").save(run_folder(tmp_path, cell().run_id).pictures)
+    return tmp_path
+
+
+@pytest.fixture
+def page(results, monkeypatch):
+    monkeypatch.setattr(build, "default_figures", lambda dataset: ())
+    layouts = results / "experiments"
+    layouts.mkdir()
+    for name in ("table1_voc2007", "figure7_ratio", "figure6_coco2017_sizes"):
+        shutil.copy(EXPERIMENTS / f"{name}.yaml", layouts)
+    report = build.render_report(results, results / "out", layouts)
+    return report.page.read_text(encoding="utf-8")
+
+
+def test_page_stands_alone_and_is_well_formed(page):
+    checker = Checker()
+    checker.feed(page)
+    assert checker.wrong == [] and checker.open == []
+    assert checker.sources and all(source.startswith("data:image/") for source in checker.sources)
+    assert all(link.startswith("#") and link[1:] in checker.ids for link in checker.links)
+    assert len(checker.ids) == len(set(checker.ids))
+    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[^\"]*", "", page))
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    assert not any(tag in ("script", "link", "iframe") for tag, _ in checker.tags)
+
+
+def test_page_is_for_phones_keyboards_and_the_dark(page):
+    checker = Checker()
+    checker.feed(page)
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in checker.tags
+    boxes = [values for tag, values in checker.tags if values.get("class") == "scroll"]
+    tables = [tag for tag, _ in checker.tags if tag == "table"]
+    assert len(boxes) >= len(tables) > 0 and all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
+    assert all(values.get("alt") for tag, values in checker.tags if tag == "img")
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_page_shows_values_missing_cells_verdicts_and_provenance(page):
+    assert '<td class="measured">38.0 ± 0.0</td>' in page and '<td class="missing">missing</td>' in page
+    assert "VOC2007, 448-image subset" in page and "3 records: 2 done, 1 failed" in page
+    assert "✗ fails" in page and "· not measured" in page
+    assert "done, seed 0, code abc123, torch 2.15.0, Test CPU, data train: beef, val: feed, 2 s" in page
+    assert "Not measured yet. Produce it with <code>python run.py -m experiment=table3_coco2017</code>" in page
+    assert page.count("data:image/jpeg") == 1
+
+
+def test_files_are_written(results, page):
+    out = results / "out"
+    assert sorted(path.name for path in (out / "tables").iterdir()) == [
+        *("results.csv", "results.md", "results.tex"),
+        *("table1_voc2007.csv", "table1_voc2007.md", "table1_voc2007.tex"),
+    ]
+    assert sorted(path.name for path in (out / "figures").iterdir()) == ["figure7_ratio.pdf", "figure7_ratio.png"]
+
+
+def test_an_old_figure_of_nothing_is_removed(results, monkeypatch):
+    monkeypatch.setattr(build, "default_figures", lambda dataset: ())
+    layouts, old = results / "experiments", results / "figures" / "figure6_coco2017_sizes.png"
+    layouts.mkdir()
+    old.parent.mkdir()
+    old.write_bytes(b"old")
+    shutil.copy(EXPERIMENTS / "figure6_coco2017_sizes.yaml", layouts)
+    build.render_report(results, results, layouts)
+    assert not old.exists()
+
+
+def test_nothing_to_report_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"no records in .*; start with: python run\.py"):
+        build.render_report(tmp_path, tmp_path)
+    with pytest.raises(InputError, match="is no folder"):
+        (tmp_path / "runs" / "x").mkdir(parents=True)
+        build.render_report(tmp_path, tmp_path, tmp_path / "nowhere")

@@ -1,0 +1,61 @@
+"""Detections drawn before and after."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcodp.errors import InputError
+from dcodp.report.pictures import CELL, GAP, TITLE, Drawn, draw_pictures
+
+NOTHING = Drawn(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+
+
+@pytest.fixture
+def images(tmp_path) -> list[Path]:
+    paths = [tmp_path / "wide.png", tmp_path / "tall.png"]
+    for path, size in zip(paths, ((200, 100), (50, 100)), strict=True):
+        Image.new("RGB", size, "black").save(path)
+    return paths
+
+
+def drawn(*boxes, score=0.9):
+    return Drawn(np.array(boxes, float), np.full(len(boxes), score), np.zeros(len(boxes), int))
+
+
+def test_boxes_lie_where_they_belong(images, tmp_path):
+    found = {"dense": [drawn((100, 20, 150, 80)), NOTHING], "pruned": [drawn((0, 0, 9, 9), score=0.1), NOTHING]}
+    path = draw_pictures(tmp_path / "out" / "p.png", images, found, ["cat"])
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert pixels.shape == (TITLE + CELL // 2 + CELL + 2 * GAP, 3 * (CELL + GAP) + GAP, 3)
+    scale = CELL / 200  # 2: the wide image, first row, first column
+    y, x = TITLE + int(80 * scale), GAP + int(125 * scale)
+    assert tuple(pixels[y, x]) == (0xE6, 0x9F, 0x00)  # lower edge in the class's colour
+    assert tuple(pixels[y - 20, x]) == (0, 0, 0)  # inside
+    second = pixels[TITLE : TITLE + CELL // 2, 2 * GAP + CELL : 2 * GAP + 2 * CELL]
+    assert not (second == (0xE6, 0x9F, 0x00)).all(axis=-1).any()  # below the confidence: not drawn
+
+
+def test_boxes_beyond_the_edge_are_clipped(images, tmp_path):
+    boxes = drawn((-50, -50, 500, 500), (300, 300, 400, 400))
+    draw_pictures(tmp_path / "p.png", images[:1], {"dense": [boxes]}, ["cat"])
+
+
+@pytest.mark.parametrize(
+    "found", [{"dense": [NOTHING]}, {"melted": [NOTHING, NOTHING]}], ids=["too few", "unknown stage"]
+)
+def test_wrong_lists_are_refused(images, tmp_path, found):
+    with pytest.raises(InputError, match="one entry per image"):
+        draw_pictures(tmp_path / "p.png", images, found, ["cat"])
+
+
+def test_bad_files_and_arrays_are_refused(images, tmp_path):
+    images[0].write_text("no image")
+    with pytest.raises(InputError, match=r"wide\.png cannot be read"):
+        draw_pictures(tmp_path / "p.png", images, {}, ["cat"])
+    with pytest.raises(InputError, match="do not belong together"):
+        Drawn(np.zeros((2, 4)), np.zeros(1), np.zeros(2, int))
+    with pytest.raises(InputError, match=r"evaluation\.pictures"):
+        draw_pictures(tmp_path / "p.png", [], {}, ["cat"])

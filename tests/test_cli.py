@@ -1,0 +1,102 @@
+"""`dcodp report` and `dcodp status`: from records alone, without torch, one line for bad input."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from dcodp.cli import build_app, main
+from dcodp.config import Config, to_dict
+from dcodp.records import Record, SweepCell, claim, run_folder, write_record, write_sweep
+
+BLOCK = {
+    **{"map50": 0.6, "map50_95": 0.4, "ap75": 0.5, "ap_small": -1, "ap_medium": 0.3, "ap_large": 0.5},
+    **{"per_class": {"circle": {"map50": 0.6, "map50_95": 0.4}}, "parameters": 3000000, "flops": 8000000000},
+    **{"latency_ms": 40.0, "images": 300, "subset": False, "latency": {"threads": 1, "runs": 20, "device": "CPU"}},
+}
+BLOCK_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "ultralytics", "lightning"):
+            raise ModuleNotFoundError(f"{name} is blocked")
+sys.meta_path.insert(0, Refuse())
+try:
+    import torch
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit("torch was not blocked")
+from dcodp.cli import main
+sys.argv = ["dcodp", *sys.argv[1:]]
+main()
+"""
+
+
+def record(run_id="one", status="done", **changes):
+    blocks = {"dense": BLOCK, "pruned": BLOCK, "finetuned": BLOCK} | changes
+    return Record(run_id, status, to_dict(Config()), **blocks)
+
+
+@pytest.fixture
+def results(tmp_path):
+    write_record(run_folder(tmp_path, "one"), record())
+    return tmp_path
+
+
+def test_report_and_status_work_without_torch(results):
+    def dcodp(*words):
+        command = [sys.executable, "-c", BLOCK_TORCH, *words, "--results", str(results)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=results)
+
+    told = dcodp("report")
+    assert "YOLOv8n on shapes" in told.stdout and "report.html" in told.stdout and told.stderr == ""
+    assert "no ./experiments here" in told.stdout
+    assert (results / "report.html").stat().st_size > 10_000
+    assert {path.suffix for path in (results / "tables").iterdir()} == {".md", ".csv", ".tex"}
+    assert {path.suffix for path in (results / "figures").iterdir()} == {".png", ".pdf"}
+    assert dcodp("status").stdout == "done\tone\tyolov8n shapes dcodp 50 %, seed 0\t\n"
+
+
+def test_status_tells_what_became_of_every_cell(results):
+    failed = record("two", "failed", finetuned=None)
+    failed.error = "ValueError: it\nbroke"
+    write_record(run_folder(results, "two"), failed)
+    write_record(run_folder(results, "three"), record("three", "running", pruned=None, finetuned=None))
+    broken = run_folder(results, "four")
+    broken.path.mkdir()
+    broken.record.write_text("{")
+    write_sweep(results, "table1", [SweepCell("one", ()), SweepCell("five", ("model=yolov7", "ratio=0.7"))])
+    (results / "sweeps" / "torn.json").write_text("{")
+    with claim(run_folder(results, "six")):
+        told = CliRunner().invoke(build_app(), ["status", "--results", str(results)])
+    assert told.exit_code == 0
+    lines = {line.split("\t")[1]: line.split("\t") for line in told.stdout.splitlines()}
+    assert {run: line[0] for run, line in lines.items()} == {
+        **{"one": "done", "two": "failed", "three": "interrupted", "four": "failed", "five": "missing"},
+        **{"six": "running", "": "failed"},
+    }
+    assert lines["two"][3] == "ValueError: it broke"
+    assert "killed" in lines["three"][3] and "not whole JSON" in lines["four"][3] and "torn.json" in lines[""][3]
+    assert lines["five"][2:] == ["model=yolov7 ratio=0.7", "asked for by sweep table1, not started"]
+    assert lines["six"][3].startswith("process ")
+
+
+@pytest.mark.parametrize("command", ["report", "status"])
+def test_empty_results_are_one_line_on_stderr(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dcodp", command, "--results", str(tmp_path / "nothing")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    told = capsys.readouterr()
+    assert left.value.code == 2 and told.out == ""
+    assert told.err.count("\n") == 1 and "python run.py" in told.err and "nothing" in told.err
+
+
+def test_unwritable_output_is_one_line(results, monkeypatch, capsys):
+    (results / "out").write_text("a file, no folder")
+    monkeypatch.chdir(results)
+    monkeypatch.setattr(sys, "argv", ["dcodp", "report", "--results", str(results), "--out", str(results / "out")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and capsys.readouterr().err.startswith("dcodp: cannot write")
