@@ -85,11 +85,11 @@ def run_cell(config: Config) -> Record:
         _prepare_torch(config)
         log.info("%s on %s", folder.run_id, device)
         data = Path(config.paths.data)
-        sets = [load(config.dataset, data, split) for split in ("train", "val")]
-        record.provenance = _provenance(config, device, sets, record)
+        train_set, val_set = (load(config.dataset, data, split) for split in ("train", "val"))
+        record.provenance = _provenance(config, device, [train_set, val_set], record)
         results = Path(config.paths.results)
         mirror = Mirror(config.wandb, folder.run_id, config.wandb.group, results, to_dict(config))
-        cell = Cell(config, device, *sets, record, folder, mirror)
+        cell = Cell(config, device, train_set, val_set, record, folder, mirror)
         _stages(cell)
     mirror.finish(record)
     return record

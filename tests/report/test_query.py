@@ -5,7 +5,7 @@ import math
 import pytest
 
 from dcodp.errors import InputError
-from dcodp.report.query import Measurement, aggregate, differences, measure, measurements, select
+from dcodp.report.query import Measurement, differences, measure, measurements, select
 
 
 def test_one_row_per_measured_stage(cell):
@@ -81,12 +81,9 @@ def test_a_target_is_not_a_ratio(cell):
     assert select(frame, {"ratio": 0.5}).empty
 
 
-def test_select_and_aggregate(cell):
+def test_select(cell):
     frame = measurements([cell(ratio=r, seed=s) for r in (0.2, 0.5) for s in (0, 1)])
     assert set(select(frame, {"ratio": [0.2, 0.3], "seed": 1})["run_id"]) == {"yolov8n-voc2007-dcodp-0.2-1"}
-    table = aggregate(select(frame, {"stage": "finetuned"}), ["ratio"], ["map50_95"])
-    assert table["ratio"].tolist() == [0.2, 0.5] and table["map50_95_n"].tolist() == [2, 2]
-    assert table["map50_95_spread"].tolist() == [0.0, 0.0]
     with pytest.raises(InputError, match="no field colour"):
         select(frame, {"colour": "red"})
 

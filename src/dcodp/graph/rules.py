@@ -422,10 +422,11 @@ def cat(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def stack(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    tensors: list[Tensor] = list(args[0])
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
-    axes = [recorder.meet_all([labels_of(t)[d] for t in args[0]]) for d in range(args[0][0].dim())]
+    axes = [recorder.meet_all([labels_of(t)[d] for t in tensors]) for d in range(out.dim() - 1)]
     axes.insert(dim, None)
-    result(out, axes, all(is_zero(t) for t in args[0]))
+    result(out, axes, all(is_zero(t) for t in tensors))
 
 
 def pixel_shuffle(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
@@ -452,7 +453,7 @@ def channel_shuffle(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs
     x, groups = args[:2]
     axes = list(labels_of(x))
     if axes[1] is not None:
-        rows = axes[1].reshape(groups, -1)
+        rows = np.reshape(axes[1], (groups, -1))
         for row in rows[1:]:
             recorder.labels.tie(rows[0], row)
         axes[1] = rows.T.flatten()

@@ -1,0 +1,1 @@
+"""Records → tables, figures, pictures, verdicts and one page. Reads records only; needs no torch."""

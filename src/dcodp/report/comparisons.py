@@ -39,10 +39,6 @@ class Net:
     rows: pd.DataFrame
     dense: pd.DataFrame
 
-    def ap(self, metric: str = "map50_95") -> float | None:
-        """AP × 100 after fine-tuning, None where not measured."""
-        return _points(self.rows, metric)
-
     def lost(self, metric: str = "map50_95") -> float | None:
         """AP points below the dense net; negative where fine-tuning gained."""
         before, after = _points(self.dense, metric), _points(self.rows, metric)

@@ -245,18 +245,6 @@ def _inside(value: Any, path: Sequence[str]) -> float:
     return _number(value)
 
 
-def aggregate(frame: pd.DataFrame, keys: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """One row per combination of `keys`: for every name its mean, `name_spread` and `name_n`, and the `run_ids`."""
-    rows = []
-    for _, group in frame.groupby(list(keys), dropna=False, sort=True):
-        row = {key: group.iloc[0][key] for key in keys} | {"run_ids": tuple(group["run_id"])}
-        for name in names:
-            found = measure(group, name)
-            row |= {name: found.mean, f"{name}_spread": found.spread, f"{name}_n": found.n}
-        rows.append(row)
-    return pd.DataFrame(rows, columns=None if rows else [*keys, "run_ids", *names])
-
-
 def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """How the settings differ from each other, one text for each: "train.epochs=2, image_size=320"."""
     keys = sorted({key for setting in settings for key in setting})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,7 +160,3 @@ def default_tables(frame: pd.DataFrame) -> list[Table]:
             layout = dataclasses.replace(DEFAULT_TABLE, title=title, where={"dataset": dataset, "model": model})
             tables.append(build_table(layout, pd.concat([before, after])))
     return tables
-
-
-def all_run_ids(tables: Iterable[Table]) -> list[str]:
-    return list(dict.fromkeys(run_id for table in tables for row in table.rows for run_id in row.run_ids))
