@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dcodp import evaluation, importance, testing
     from dcodp.errors import InputError
     from dcodp.graph import CouplingGraph, trace
+    from dcodp.importance.score import score
     from dcodp.pruning import PrunePlan, load, prune, save, select
 
 _HOME = {
@@ -22,13 +23,14 @@ _HOME = {
     "load": "dcodp.pruning",
     "prune": "dcodp.pruning",
     "save": "dcodp.pruning",
+    "score": "dcodp.importance.score",
     "select": "dcodp.pruning",
 }
 _MODULES = ("evaluation", "importance", "testing")
 
 __all__ = [
-    "CouplingGraph", "InputError", "PrunePlan", "evaluation", "importance", "load", "prune", "save", "select",
-    "testing", "trace",
+    "CouplingGraph", "InputError", "PrunePlan", "evaluation", "importance", "load", "prune", "save", "score",
+    "select", "testing", "trace",
 ]  # fmt: skip
 
 

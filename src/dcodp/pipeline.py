@@ -111,12 +111,14 @@ def _stages(cell: Cell) -> None:
     with timed(record, "evaluate"):
         record.pruned, pruned_found = evaluated(cell, small, "pruned")
         write_record(cell.folder, record)
-    with timed(record, "finetune"):
-        fitted(cell, small, cell.folder.path / "finetune", config.finetune, "finetune")
-        save(small.network, plan, cell.folder.model)
-    with timed(record, "evaluate"):
-        record.finetuned, finetuned_found = evaluated(cell, small, "finetuned")
-    _draw(cell, {"dense": dense_found, "pruned": pruned_found, "finetuned": finetuned_found})
+    found = {"dense": dense_found, "pruned": pruned_found}
+    if config.finetune.epochs:
+        with timed(record, "finetune"):
+            fitted(cell, small, cell.folder.path / "finetune", config.finetune, "finetune")
+        with timed(record, "evaluate"):
+            record.finetuned, found["finetuned"] = evaluated(cell, small, "finetuned")
+    save(small.network, plan, cell.folder.model)
+    _draw(cell, found)
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------

@@ -121,5 +121,6 @@ def _notes(checkpoint: Checkpoint, fresh: list[str], trained: int, classes: tupl
             + (f" and {hidden} tensors of the class branch before them, which is of another width" if hidden else "")
         )
     elif checkpoint.names is not None and checkpoint.names != classes:
-        notes.append("the weights name other classes than the data set; the class branch was kept as it is")
+        pairs = [f"{a} for {b}" for a, b in zip(checkpoint.names, classes, strict=True) if a != b]
+        notes.append(f"the weights name {', '.join(pairs[:5])}{' …' * (len(pairs) > 5)}; the class branch was kept")
     return notes
