@@ -10,7 +10,8 @@ from dcodp.errors import InputError
 from dcodp.identity import dense_key, run_id, scores_key
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-FILES = sorted(p for p in CONF.rglob("*.yaml") if p.name != "config.yaml")
+FILES = sorted(p for p in CONF.rglob("*.yaml") if p.parent != CONF)  # those of the groups
+SINGLE = ("model=yolov8n", "ratio=0.5", "seed=0", "importance=l1", "interlayer=true")  # of an experiment's cells
 register()
 
 
@@ -22,11 +23,11 @@ def one(*overrides: str) -> Config:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONF)))
 def test_every_file_composes(path):
     group = path.parent.relative_to(CONF).as_posix()
-    assert isinstance(one(f"{group}={path.stem}"), Config)
+    assert isinstance(one(f"{group}={path.stem}", *(SINGLE if group == "experiment" else ())), Config)
 
 
 def test_there_are_files_to_compose():
-    assert {p.parent.name for p in FILES} >= {"model", "dataset", "importance", "schedule", "launcher"}
+    assert {p.parent.name for p in FILES} >= {"model", "dataset", "importance", "schedule", "launcher", "experiment"}
 
 
 def test_the_defaults_are_the_demonstration():
@@ -53,7 +54,7 @@ def test_a_sweep_expands_to_its_cells():
     [
         ("ratio=1.3", r"ratio=1.3 is out of range; use 0.0 ≤ ratio < 1.0"),
         ("finetune.epoch=3", r"finetune.epoch is not known; did you mean finetune.epochs\?"),
-        ("dataset=voc2017", "dataset=voc2017 is not known; use one of coco2017, shapes, voc2007, voc2012"),
+        ("dataset=voc2017", "dataset=voc2017 is not known; use one of coco2017, custom, shapes, voc0712, voc2007, "),
         ("importance=nose", "importance=nose is not known; use one of chip"),
         ("ratio=half", "ratio=half is not understood"),
         ("nonsense", "write overrides as key=value"),

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dcodp.commands.data import build_data_app
 from dcodp.errors import InputError
 
 Results = Annotated[Path, typer.Option(help="Folder that holds runs/ (paths.results of the runs).")]
@@ -55,6 +56,7 @@ def build_app() -> typer.Typer:
     )
     app.command()(report)
     app.command()(status)
+    app.add_typer(build_data_app(), name="data")
     return app
 
 

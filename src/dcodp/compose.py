@@ -38,14 +38,34 @@ def to_config(composed: DictConfig) -> Config:
 def cells(conf: Path, overrides: Sequence[str]) -> list[Cell]:
     """Every cell that the overrides ask for (one without a sweep), composed and checked.
 
+    An experiment's overlay asks for cells of its own in hydra.sweeper.params. As in Hydra's sweeper these come first
+    and are replaced, in their place, by an override of the same key that was typed; the rightmost key varies fastest.
     Raises InputError, one line that names the key, for whatever cannot be composed or is out of range.
     """
+    typed = _parsed(overrides)
+    if any(o.is_sweep_override() and o.get_key_element() == "experiment" for o in typed):
+        raise InputError("several experiments were asked for in one sweep; run them one after the other")
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        asked = [*_parsed(_sweeper_params(typed)), *typed]
+        choices = {override.get_key_element(): _choices(override) for override in asked}
+        return [(list(chosen), _compose(list(chosen))) for chosen in itertools.product(*choices.values())]
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise InputError(f"{_first_line(error)}; write overrides as key=value") from error
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        return [(list(chosen), _compose(list(chosen))) for chosen in itertools.product(*map(_choices, parsed))]
+
+
+def _sweeper_params(typed: Sequence[Override]) -> list[str]:
+    """What the overlays put into hydra.sweeper.params, as overrides: ["model=yolov8n,yolov7", "ratio=0.2,0.5,0.7"]."""
+    fixed = [line for o in typed if not o.is_sweep_override() for line in _choices(o)]
+    try:
+        params = compose("config", fixed, return_hydra_config=True).hydra.sweeper.get("params") or {}
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_explained(error, fixed)) from error
+    return [f"{key}={values}" for key, values in params.items()]
 
 
 def _choices(override: Override) -> list[str]:

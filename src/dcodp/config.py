@@ -34,9 +34,12 @@ class DatasetConfig:
     """Which images and boxes."""
 
     name: str = "shapes"
-    layout: str = "shapes"  # shapes | voc | coco
-    train: str = "train"  # split names as the layout knows them
+    layout: str = "shapes"  # shapes | voc | coco | custom
+    train: str = "train"  # split names as the layout knows them; voc: also several, "VOC2007/trainval+VOC2012/trainval"
     val: str = "val"
+    file: str | None = None  # custom: an Ultralytics data.yaml, whose keys `train` and `val` then name
+    train_images: str | None = None  # custom, without `file`: `train` and `val` are COCO JSON files, and these the
+    val_images: str | None = None  # folders of their images; None: the folder of the JSON file
     published_train: int | None = None  # images in the official splits, to tell subsets from the whole
     published_val: int | None = None
     broken: str = "refuse"  # refuse | skip: what to do with unreadable images and annotations
@@ -55,7 +58,8 @@ class ImportanceConfig:
     name: str = "dcodp"
     images: int = 64  # calibration images, drawn from the training split
     batch: int = 8
-    aggregate: str = "sum"  # sum | mean | max over the layers of a group
+    aggregate: str = "sum"  # sum | mean | max over the layers of a group | consumer: of what its consumers read
+    locations: int = 10  # thinet, lasso: sampled output positions per image and consumer
     seed: int = 0
 
 
@@ -83,6 +87,7 @@ class TrainSettings:
     eval_every: int = 1  # epochs between validations (the last epoch is always validated)
     workers: int = 0
     amp: bool = True  # mixed precision on a GPU
+    sparsity: float = 0.0  # Network Slimming: rate of the L1 penalty on the batch norms' scales
 
 
 @dataclass
@@ -133,14 +138,13 @@ class Config:
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     threads: int | None = None  # CPU threads; None leaves torch's default
-    deterministic: bool = True
     experiment_name: str | None = None
 
 
 CHOICES = {
-    "dataset.layout": ("shapes", "voc", "coco"),
+    "dataset.layout": ("shapes", "voc", "coco", "custom"),
     "dataset.broken": ("refuse", "skip"),
-    "importance.aggregate": ("sum", "mean", "max"),
+    "importance.aggregate": ("sum", "mean", "max", "consumer"),
     "train.schedule": ("cosine", "constant"),
     "finetune.schedule": ("cosine", "constant"),
     "evaluation.backend": ("pycocotools", "hotcoco"),
@@ -154,6 +158,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "seed": (0, 2**32 - 1, True),
     "importance.images": (1, 10**6, True),
     "importance.batch": (1, 10**4, True),
+    "importance.locations": (1, 10**6, True),
     "dataset.generate_train": (1, 10**6, True),
     "dataset.generate_val": (1, 10**6, True),
     "dataset.generate_size": (64, 2048, True),
@@ -183,6 +188,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
             "hsv": (0.0, 10.0, True),
             "eval_every": (1, 10**5, True),
             "workers": (0, 256, True),
+            "sparsity": (0.0, 1.0, True),
         }.items()
     },
 }
@@ -245,7 +251,34 @@ def semantic(config: Config) -> dict[str, Any]:
     for key in ("weights", "backbone_weights"):
         if tree["model"][key] is not None:
             tree["model"][key] = file_digest(Path(tree["model"][key]))
+    _identify_files(tree["dataset"], config.dataset)
     return tree
+
+
+def _identify_files(tree: dict[str, Any], dataset: DatasetConfig) -> None:
+    """A custom set's files count by content and, as that alone does not tell which images they mean, by place too;
+    no other set looks at these settings."""
+    if dataset.layout != "custom":
+        for key in ("file", "train_images", "val_images"):
+            tree.pop(key)
+        return
+    for key, path in custom_files(dataset).items():
+        tree[key] = f"{file_digest(path, 'a data.yaml or a COCO JSON file')} {path.resolve()}"
+    for key in ("train_images", "val_images"):
+        tree[key] = tree[key] and str(Path(tree[key]).resolve())
+
+
+def custom_files(dataset: DatasetConfig) -> dict[str, Path]:
+    """The files that describe a custom set: {"file": data.yaml} or {"train": COCO JSON, "val": COCO JSON}."""
+    if dataset.file is not None:
+        return {"file": Path(dataset.file)}
+    files = {"train": Path(dataset.train), "val": Path(dataset.val)}
+    if any(path.suffix.lower() != ".json" for path in files.values()):
+        raise InputError(
+            f"dataset={dataset.name} does not say where the data are; give dataset.file=PATH/data.yaml, "
+            "or dataset.train=FILE.json and dataset.val=FILE.json in COCO's format"
+        )
+    return files
 
 
 def digest(tree: Any) -> str:
@@ -253,8 +286,8 @@ def digest(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Path, what: str = "a weights file") -> str:
     if not path.is_file():
-        raise InputError(f"{path} does not exist; give the path of a weights file")
+        raise InputError(f"{path} does not exist; give the path of {what}")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

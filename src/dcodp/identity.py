@@ -8,7 +8,7 @@ from dcodp.config import Config, digest, semantic
 def dense_key(config: Config) -> str:
     """Identifies the dense detector: everything that decides its weights."""
     tree = semantic(config)
-    return digest({k: tree[k] for k in ("model", "dataset", "train", "image_size", "seed", "deterministic")})
+    return digest({k: tree[k] for k in ("model", "dataset", "train", "image_size", "seed")})
 
 
 def scores_key(config: Config) -> str:

@@ -13,17 +13,18 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dcodp.config import Config, TrainSettings, digest, to_dict
-from dcodp.data.images import calibration_images
+from dcodp.data.calibration import calibration_batches
 from dcodp.data.load import fingerprint, load
 from dcodp.data.progress import track
 from dcodp.data.types import DetectionSet
@@ -34,8 +35,10 @@ from dcodp.errors import InputError
 from dcodp.evaluation.evaluate import Predictions, evaluate, fitness, load_predictions, predict, save_predictions
 from dcodp.graph import CouplingGraph, trace
 from dcodp.identity import dense_key, run_id, scores_key
-from dcodp.importance.criteria import MapCriterion, criterion
-from dcodp.importance.score import MapSums, group_scores, observe
+from dcodp.importance.rescale import rescale
+from dcodp.importance.score import observe
+from dcodp.importance.slimming import prunable_scales, sparsity_penalty
+from dcodp.importance.statistics import Statistics
 from dcodp.pruning import PrunePlan, prune, select
 from dcodp.pruning.store import load_tensors, save, save_tensors
 from dcodp.records import (
@@ -55,6 +58,7 @@ from dcodp.records import (
 from dcodp.tracking import Mirror
 
 log = logging.getLogger(__name__)
+CONTRIBUTIONS = "contributions.safetensors"  # beside the scores, of criteria that rescale the consumers
 
 
 @dataclass
@@ -82,7 +86,8 @@ def run_cell(config: Config) -> Record:
         return read_record(folder)
     record = _resumed_record(folder, config)
     with recording(folder, record), _logged_to(folder.log), device_for(config.device) as device:
-        _prepare_torch(config)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         log.info("%s on %s", folder.run_id, device)
         data = Path(config.paths.data)
         train_set, val_set = (load(config.dataset, data, split) for split in ("train", "val"))
@@ -107,6 +112,7 @@ def _stages(cell: Cell) -> None:
     with timed(record, "prune"):
         plan = pruning_plan(cell, graph, scores)
         small = detector.with_network(prune(detector.network, plan))
+        _rescale_consumers(cell, small, plan, graph)
         _say_what_was_pruned(record, graph, scores, plan)
     with timed(record, "evaluate"):
         record.pruned, pruned_found = evaluated(cell, small, "pruned")
@@ -150,10 +156,22 @@ def fitted(cell: Cell, detector: Detector, folder: Path, settings: TrainSettings
         return fitness(current, cell.val_set, config.image_size, config.evaluation)
 
     batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed)
-    train(detector, batches, settings, folder, seed=config.seed, device=cell.device, validate=validate)
+    extra_loss = _sparsity_loss(detector, config.image_size, settings.sparsity)
+    train(
+        detector, batches, settings, folder,
+        seed=config.seed, device=cell.device, validate=validate, extra_loss=extra_loss,
+    )  # fmt: skip
     load_best(detector, folder)
     detector.network.eval()
     _mirror_metrics(cell, folder / "metrics.jsonl", stage)
+
+
+def _sparsity_loss(detector: Detector, image_size: int, rate: float) -> Callable[[nn.Module], Tensor] | None:
+    """Network Slimming's penalty on the scales that can be removed; none at rate 0."""
+    if not rate:
+        return None
+    names = prunable_scales(detector.network, coupling_graph(detector, image_size))
+    return lambda network: sparsity_penalty(network, rate, names)
 
 
 def coupling_graph(detector: Detector, image_size: int) -> CouplingGraph:
@@ -168,33 +186,43 @@ def channel_scores(cell: Cell, detector: Detector, graph: CouplingGraph) -> dict
     path = folder / "scores.safetensors"
     with _locked(folder):
         if not path.exists():
-            chosen = criterion(config.importance.name)
-            sums = _observed(cell, detector, graph, chosen, folder) if isinstance(chosen, MapCriterion) else None
-            settings = config.importance
-            scores = group_scores(
-                detector.network, graph, chosen, sums, aggregate=settings.aggregate, seed=settings.seed
-            )
-            save_tensors(scores, path)
+            statistics = _statistics(config, detector, graph)
+            if statistics.needs_data:
+                _observe(cell, detector, statistics, folder / "partial.safetensors")
+            if contributions := statistics.contributions():
+                save_tensors(contributions, folder / CONTRIBUTIONS)
+            save_tensors(statistics.group_scores(config.importance.name), path)
             (folder / "partial.safetensors").unlink(missing_ok=True)
         return load_tensors(path)[0]
 
 
-def _observed(cell: Cell, detector: Detector, graph: CouplingGraph, chosen: MapCriterion, folder: Path) -> MapSums:
-    settings, partial = cell.config.importance, folder / "partial.safetensors"
-    sums = MapSums(chosen)
+def _statistics(config: Config, detector: Detector, graph: CouplingGraph) -> Statistics:
+    chosen = config.importance
+    options = {"aggregate": chosen.aggregate, "seed": chosen.seed, "locations": chosen.locations}
+    return Statistics(detector.network, graph, [chosen.name], **options)
+
+
+def _observe(cell: Cell, detector: Detector, statistics: Statistics, partial: Path) -> None:
+    settings, size = cell.config.importance, cell.config.image_size
     if partial.exists():
         stored, header = load_tensors(partial)
-        sums = MapSums(chosen, stored, int(header["batches"]))
-    images = calibration_images(cell.train_set, settings.images, cell.config.image_size, settings.batch, settings.seed)
+        statistics.restore(stored, int(header["batches"]))
+    batches = calibration_batches(cell.train_set, settings.images, size, settings.batch, settings.seed)
     total = -(-min(settings.images, len(cell.train_set)) // settings.batch)
-    return observe(
-        detector.network,
-        graph,
-        track(images, f"scoring {settings.name}", total),
-        sums,
-        lambda batch: detector.predict(batch.to(cell.device), DecodeSettings(confidence=0.5)),
+    observe(
+        statistics,
+        track(batches, f"scoring {settings.name}", total),
+        lambda batch: detector.predict(batch.images.to(cell.device), DecodeSettings(confidence=0.5)),
+        lambda batch: detector.loss(batch.to(cell.device))[0],
         lambda s: save_tensors(s.sums, partial, {"batches": str(s.batches)}),
     )
+
+
+def _rescale_consumers(cell: Cell, small: Detector, plan: PrunePlan, graph: CouplingGraph) -> None:
+    """The second half of ThiNet and of the LASSO pruning; compensation, where asked for, does that and more."""
+    path = cell.cache / "scores" / scores_key(cell.config) / CONTRIBUTIONS
+    if path.exists() and not cell.config.compensate:
+        rescale(small.network, plan, graph, load_tensors(path)[0])
 
 
 def pruning_plan(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor]) -> PrunePlan:
@@ -253,13 +281,6 @@ def _provenance(config: Config, device: torch.device, sets: list[DetectionSet], 
     found["images"] = {s.split: len(s) for s in sets}
     found["wall_seconds"] = record.provenance.get("wall_seconds", {})
     return found
-
-
-def _prepare_torch(config: Config) -> None:
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-    torch.backends.cudnn.benchmark = not config.deterministic
 
 
 def _say_what_was_pruned(record: Record, graph: CouplingGraph, scores: dict[str, Tensor], plan: PrunePlan) -> None:
@@ -326,7 +347,7 @@ def _logged_to(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        log.exception("stopped")
+        traceback.print_exc(file=handler.stream)  # in full here; the terminal gets one line
         raise
     finally:
         root.removeHandler(handler)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from dcodp.graph.recording import call_arguments
+from dcodp.errors import InputError
+from dcodp.graph.tracing import call_arguments
 from dcodp.pruning.plan import PrunePlan
 from dcodp.pruning.prune import named_tensors
 
@@ -37,15 +39,18 @@ def assert_equivalent(
     inputs: Any,
     *,
     outputs: Outputs | None = None,
+    heads: Sequence[str] = (),
     tolerance: float | None = None,
 ) -> float:
     """Raises AssertionError unless the pruned model computes what the zeroed dense model computes.
 
-    `inputs`: as for `trace`; `outputs`: the part of the result to compare. `tolerance`: largest difference relative
-    to the largest output (default by dtype: 1e-11 for float64, 1e-4 for float32, 3e-2 below). Returns the error.
+    `inputs`: as for `trace`; `outputs`: the part of the result to compare. `heads`: names of modules whose outputs
+    are compared too, for models whose result shows little of what was computed (proposals, non-maximum suppression).
+    `tolerance`: largest difference relative to the largest output (default by dtype: 1e-11 for float64, 1e-4 for
+    float32, 3e-2 below). Returns the error. Raises InputError for a head that the model does not have.
     """
-    expected = run(zeroed(model, plan), inputs, outputs)
-    found = run(pruned, inputs, outputs)
+    expected = run(zeroed(model, plan), inputs, outputs, heads)
+    found = run(pruned, inputs, outputs, heads)
     assert len(expected) == len(found), f"{len(found)} output tensors instead of {len(expected)}"
     worst = 0.0
     for i, (want, have) in enumerate(zip(expected, found, strict=True)):
@@ -57,16 +62,31 @@ def assert_equivalent(
     return worst
 
 
-def run(model: nn.Module, inputs: Any, outputs: Outputs | None = None) -> list[Tensor]:
-    """All tensors of a model's result, in evaluation mode."""
+def run(model: nn.Module, inputs: Any, outputs: Outputs | None = None, heads: Sequence[str] = ()) -> list[Tensor]:
+    """All tensors of a model's result and of the results of its modules `heads`, in evaluation mode."""
     args, kwargs = call_arguments(inputs)
     was_training = model.training
-    try:
-        with torch.no_grad():
+    with torch.no_grad(), _listening(model, heads) as heard:
+        try:
             result = model.eval()(*args, **kwargs)
+        finally:
+            model.train(was_training)
+    return [t for t in tree_leaves([result if outputs is None else outputs(result), heard]) if isinstance(t, Tensor)]
+
+
+@contextmanager
+def _listening(model: nn.Module, heads: Sequence[str]) -> Iterator[list[Any]]:
+    """Collects what the named modules return, call by call."""
+    modules, heard = dict(model.named_modules()), []
+    for name in heads:
+        if name not in modules:
+            raise InputError(f"the model has no module {name!r} to compare; use a name from named_modules()")
+    handles = [modules[n].register_forward_hook(lambda _module, _args, out: heard.append(out)) for n in heads]
+    try:
+        yield heard
     finally:
-        model.train(was_training)
-    return [t for t in tree_leaves(result if outputs is None else outputs(result)) if isinstance(t, Tensor)]
+        for handle in handles:
+            handle.remove()
 
 
 def relative_error(want: Tensor, have: Tensor) -> float:
@@ -84,35 +104,91 @@ def default_tolerance(dtype: torch.dtype) -> float:
     return {torch.float64: 1e-11, torch.float32: 1e-4}.get(dtype, 3e-2)
 
 
-def enliven(model: nn.Module, inputs: Any, seed: int = 0) -> nn.Module:
+def enliven(model: nn.Module, inputs: Any, seed: int = 0, without: PrunePlan | None = None) -> nn.Module:
     """Give a freshly built model live signals, in place: else an oracle can pass because nothing is left to see.
 
-    Random weights with arbitrary batch-norm statistics let signals die within a few layers. Biases, scales and
-    batch-norm statistics are drawn at random, then every batch norm is set from what it sees, in order of execution,
-    so that activations stay of order one.
+    Random weights with arbitrary batch-norm statistics let signals die within a few layers. Vectors (biases, scales,
+    batch-norm statistics) and parameters that start out constant are drawn at random; then every convolution and
+    linear layer is scaled to outputs of standard deviation 1 and every batch norm is set from what it sees, in order
+    of execution. `without`: do so with this plan's channels at 0, so that signals live in the pruned model too.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, tensor in named_tensors(model).items():
-            if tensor.is_floating_point() and tensor.dim() == 1:
-                noise = torch.rand(tensor.shape, generator=generator).to(tensor)
-                tensor.copy_(noise - 0.5 if name.endswith(("bias", "mean")) else noise + 0.5)
-        handles = [m.register_forward_pre_hook(_calibrate) for m in model.modules() if _has_statistics(m)]
-        try:
-            run(model, inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
+        for name, tensor in _to_randomise(model):
+            noise = torch.rand(tensor.shape, generator=generator).to(tensor)
+            tensor.copy_(noise - 0.5 if name.endswith(("bias", "mean")) else noise + 0.5)
+    twin = model if without is None else zeroed(model, without)
+    handles = [m.register_forward_pre_hook(_set_statistics) for m in twin.modules() if _has_statistics(m)]
+    handles += [m.register_forward_hook(_Scaling()) for m in twin.modules() if _is_scaled(m)]
+    try:
+        run(twin, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if without is not None:
+        _take_over(model, twin, without)
     return model
+
+
+def _to_randomise(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Vectors and constants among the parameters, and all that layers with statistics hold."""
+    for prefix, module in model.named_modules():
+        names = [*module._parameters, *(module._buffers if _has_statistics(module) else ())]
+        for name in names:
+            tensor = getattr(module, name)
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and (tensor.dim() == 1 or _constant(tensor)):
+                yield f"{prefix}.{name}", tensor
+
+
+def _constant(tensor: Tensor) -> bool:
+    return tensor.numel() > 0 and bool((tensor == tensor.flatten()[0]).all())
 
 
 def _has_statistics(module: nn.Module) -> bool:
     return isinstance(getattr(module, "running_var", None), Tensor)
 
 
-def _calibrate(module: Any, args: tuple[Any, ...]) -> None:
-    """Running statistics near those of the input, but not equal to them, so that mean and variance both matter."""
+def _is_scaled(module: nn.Module) -> bool:
+    """Layers with a trained weight; fixed ones (the bins of a distribution, say) mean what they are."""
+    return isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and module.weight.requires_grad
+
+
+class _Scaling:
+    """Scales a layer's weight at its first call, so that its output has standard deviation 1 without its bias."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def __call__(self, layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+        spread = float(out.std()) if out.numel() > 1 else 0.0
+        if self.done or not 0 < spread < float("inf"):
+            return None
+        self.done = True
+        layer.weight.div_(spread)
+        bias = 0 if layer.bias is None else layer.bias.view(-1, *[1] * (layer.weight.dim() - 2))
+        return (out - bias) / spread + bias
+
+
+def _set_statistics(module: Any, args: tuple[Any, ...]) -> None:
+    """Statistics near those of the input, so that mean and variance both matter, but not equal to them.
+
+    On maps of a few pixels a channel's mean is nearly all there is: subtracting all of it would leave little signal,
+    and rounding errors would grow from layer to layer.
+    """
     x = args[0]
     dims = [d for d in range(x.dim()) if d != 1]
-    module.running_mean.copy_(x.mean(dims) * 0.9)
-    module.running_var.copy_(x.var(dims, unbiased=False) * 1.2 + 1e-3)
+    module.running_mean.copy_(x.mean(dims) / 4)
+    module.running_var.copy_(x.var(dims, unbiased=False) + x.square().mean() / 2 + 1e-3)
+
+
+def _take_over(model: nn.Module, calibrated: nn.Module, plan: PrunePlan) -> None:
+    """Copies what was calibrated, except for the coordinates that are zero there because the plan removes them."""
+    theirs = named_tensors(calibrated)
+    with torch.no_grad():
+        for name, tensor in named_tensors(model).items():
+            kept = torch.ones_like(tensor, dtype=torch.bool)
+            for dim, indices in plan.keep.get(name, {}).items():
+                mask = torch.zeros(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
+                mask[indices] = True
+                kept &= mask.view([-1 if d == dim else 1 for d in range(tensor.dim())])
+            tensor.copy_(torch.where(kept, theirs[name], tensor))

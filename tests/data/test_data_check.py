@@ -1,9 +1,13 @@
 """The full check lists everything that is wrong, and what is there."""
 
 import dataclasses
+import re
+import shutil
 
 import pytest
+from typer.testing import CliRunner
 
+from dcodp.cli import build_app
 from dcodp.config import DatasetConfig
 from dcodp.data.check import check
 from dcodp.data.load import fingerprint, load
@@ -54,3 +58,72 @@ def test_splits_must_have_the_same_classes(coco_tree):
 def test_the_real_subset_is_whole(realdata):
     report = check(dataclasses.replace(VOC, train="train"), realdata)
     assert report.ok and report.problems == () and [split.images for split in report.splits] == [60, 66]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def dcodp_check(*words: str):
+    return CliRunner(env={"COLUMNS": "200"}).invoke(build_app(), ["data", "check", *words])
+
+
+def counts(told) -> dict[str, list[str]]:
+    """The rows of the printed table: label → one text for each split."""
+    rows = [line.strip("│").split("│") for line in told.stdout.splitlines() if line.startswith("│")]
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+REAL = {
+    "voc2007": {"images": ["126 of 5,011", "448 of 4,952"], "dog": ["39", "62"], "aeroplane": ["0", "21"]},
+    "voc2012": {"images": ["380 of 5,717", "220 of 5,823"], "cat": ["157", "94"], "aeroplane": ["0", "0"]},
+    "coco2017": {"images": ["200 of 118,287", "500 of 5,000"], "objects": ["1,877", "4,668"]},
+    "voc0712": {"images": ["726 of 16,551", "448 of 4,952"]},
+}
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", REAL)
+def test_the_command_counts_the_real_subsets(name, realdata):
+    told = dcodp_check(name, "--data", str(realdata))
+    shown = counts(told)
+    assert told.exit_code == 0 and {key: shown[key] for key in REAL[name]} == REAL[name]
+    assert shown["problems"] == ["0", "0"] and f"{name}: every image and annotation is whole" in told.stdout
+
+
+@pytest.mark.realdata
+def test_the_command_names_everything_broken_in_a_copy(realdata, tmp_path, truncate):
+    source, copy = realdata / "VOCdevkit/VOC2007", tmp_path / "VOCdevkit/VOC2007"
+    names = (source / "ImageSets/Main/trainval.txt").read_text().split()[:8]
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (copy / part).mkdir(parents=True)
+    for name in names:
+        shutil.copy(source / f"Annotations/{name}.xml", copy / "Annotations")
+        shutil.copy(source / f"JPEGImages/{name}.jpg", copy / "JPEGImages")
+    for split in ("trainval", "test"):
+        (copy / f"ImageSets/Main/{split}.txt").write_text("\n".join(names))
+    assert dcodp_check("voc2007", "--data", str(tmp_path)).exit_code == 0
+    truncated, outside, missing, unknown, empty = names[:5]
+    truncate(copy / f"JPEGImages/{truncated}.jpg")
+    path = copy / f"Annotations/{outside}.xml"
+    path.write_text(re.sub("<xmax>.*?</xmax>", "<xmax>9999</xmax>", path.read_text()))
+    (copy / f"JPEGImages/{missing}.jpg").unlink()
+    path = copy / f"Annotations/{unknown}.xml"
+    path.write_text(re.sub("(<object>\\s*<name>).*?<", "\\1unicorn<", path.read_text(), count=1))
+    (copy / f"Annotations/{empty}.xml").write_text("")
+    told = dcodp_check("voc2007", "--data", str(tmp_path))
+    assert told.exit_code == 1 and counts(told)["images"] == ["3 of 5,011", "3 of 4,952"]
+    for file, what in (
+        (f"{truncated}.jpg", "is not a readable image (image file is truncated"),
+        (f"{outside}.xml", "has a box outside its"),
+        (f"{missing}.jpg", "is missing"),
+        (f"{unknown}.xml", "is of unknown class 'unicorn'"),
+        (f"{empty}.xml", "cannot be read as an XML annotation"),
+    ):
+        assert sum(file in line and what in line for line in told.stdout.splitlines()) >= 2, file  # in both splits
+
+
+def test_the_command_refuses_what_it_cannot_check(tmp_path):
+    assert "use one of coco2017, custom" in str(dcodp_check("voc2017").exception)
+    assert "one at a time" in str(dcodp_check("voc2007,voc2012").exception)
+    told = dcodp_check("custom", f"dataset.file={tmp_path}/data.yaml")
+    assert told.exit_code == 1 and told.stdout.count("data.yaml does not exist") == 1

@@ -131,7 +131,7 @@ def test_other_number_of_classes_starts_the_class_branch_anew(detector, tmp_path
         (ModelConfig(variant="t"), CLASSES, "model.variant=t is not a YOLOv8; use one of n, s, m, l, x"),
         (ModelConfig(backbone_weights="b.pth"), CLASSES, "model.backbone_weights does not apply to yolov8"),
         (ModelConfig(weights="none.pt"), CLASSES, "none.pt does not exist"),
-        (ModelConfig(family="yolov99"), CLASSES, "model.family=yolov99 is not known; use one of yolov8"),
+        (ModelConfig(family="yolov99"), CLASSES, "model.family=yolov99 is not known; use one of faster_rcnn, "),
         (ModelConfig(), (), "no classes"),
     ],
 )

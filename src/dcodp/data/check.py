@@ -66,7 +66,7 @@ def check(config: DatasetConfig, root: Path) -> CheckReport:
         classes.add(listing.classes)
     if len(classes) > 1:
         errors.append(f"{config.train} and {config.val} of {config.name} differ in their classes; give both the same")
-    return CheckReport(config.name, tuple(reports), tuple(errors))
+    return CheckReport(config.name, tuple(reports), tuple(dict.fromkeys(errors)))
 
 
 def _check_split(config: DatasetConfig, split: str, listing: Listing) -> SplitReport:

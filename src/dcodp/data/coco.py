@@ -33,18 +33,26 @@ class _Empty(ValueError):
 
 
 def open_split(root: Path, split: str) -> Listing:
-    """The images of instances_<split>.json in its order, those without objects too.
+    """The images of instances_<split>.json, where `root` holds the folder coco or is it.
 
-    `root` holds the folder coco or is it. Raises InputError where a folder or the annotation file is missing or the
-    file is not in COCO's format; what is wrong with single images comes as problems.
+    Raises InputError where the annotation file is missing, and as `open_file` does.
     """
     base = root / "coco" if (root / "coco").is_dir() else root
     file, folder = base / "annotations" / f"instances_{split}.json", base / split
     if not file.is_file():
         there = names((base / "annotations").glob("instances_*.json"))
         raise InputError(f"{file} does not exist (there: {there}); unpack COCO's annotations there or set paths.data")
+    return open_file(file, folder)
+
+
+def open_file(file: Path, folder: Path) -> Listing:
+    """The images of one annotation file in its order, those without objects too; `folder` holds the image files.
+
+    Raises InputError where `folder` is missing or `file` is not in COCO's format; what is wrong with single images
+    comes as problems.
+    """
     if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; unpack the images of {split} there")
+        raise InputError(f"{folder} does not exist; unpack the images that {file.name} lists there")
     with waiting(f"reading {file.name}"):
         tree = _parse(file)
     categories = _categories(file, tree["categories"])

@@ -70,6 +70,15 @@ def probe(image: LabelledImage) -> Problem | None:
     return None if size in (found, turned) else Problem(image.path, _other_size(found, size))
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height as the picture is seen, turned by its EXIF orientation; ValueError says what is wrong."""
+    try:
+        with Image.open(path) as stored:
+            return _turned_size(stored)
+    except _UNREADABLE as error:
+        raise ValueError(_reason(error)) from error
+
+
 def _turned_size(stored: Image.Image) -> tuple[int, int]:
     """Width and height once the EXIF orientation (tag 274; 5 to 8 are quarter turns) is applied."""
     width, height = stored.size

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dcodp.config import DatasetConfig
-from dcodp.data import coco, shapes, voc
+from dcodp.config import DatasetConfig, custom_files
+from dcodp.data import coco, shapes, union, voc, yolo
 from dcodp.data.images import map_ahead, probe
 from dcodp.data.parsing import Listing, Problem
 from dcodp.data.progress import track
@@ -53,16 +53,28 @@ def open_split(config: DatasetConfig, root: Path, split: str) -> Listing:
     name = config.train if split == "train" else config.val
     if config.layout == "shapes":
         return voc.open_split(shapes.ensure(config, root), name, shapes.CLASSES)
+    if config.layout == "custom":
+        return _open_custom(config, split, name)
     if not root.is_dir():
         raise InputError(
             f"paths.data={root} does not exist; give the folder that holds VOCdevkit or coco, "
             "or use dataset=shapes, which is generated"
         )
     if config.layout == "voc":
-        return voc.open_split(voc.find(root, config.name.upper()), name)
+        return union.open_split(root, config.name.upper(), name)
     if config.layout == "coco":
         return coco.open_split(root, name)
-    raise InputError(f"dataset.layout={config.layout} is not known; use shapes, voc or coco")
+    raise InputError(f"dataset.layout={config.layout} is not known; use shapes, voc, coco or custom")
+
+
+def _open_custom(config: DatasetConfig, split: str, name: str) -> Listing:
+    files = custom_files(config)
+    if "file" in files:
+        return yolo.open_split(files["file"], name)
+    images = config.train_images if split == "train" else config.val_images
+    if not files[split].is_file():
+        raise InputError(f"{files[split]} does not exist; set dataset.{split} to a COCO JSON file")
+    return coco.open_file(files[split], files[split].parent if images is None else Path(images))
 
 
 def _collect(config: DatasetConfig, split: str, listing: Listing) -> tuple[list[LabelledImage], list[Problem]]:

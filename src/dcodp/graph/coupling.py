@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
+from dcodp.graph.cost import Contraction, Count, Kept, count_flops, count_parameters
 from dcodp.graph.explain import as_text
 from dcodp.graph.labels import Components, labels_of
-from dcodp.graph.sizes import AttributeKey, Linear, dimension_form, leaves
+from dcodp.graph.sizes import AttributeKey, leaves
+from dcodp.graph.solving import Linear, dimension_form
 
 if TYPE_CHECKING:
     from dcodp.graph.recording import Recorder
@@ -58,12 +60,10 @@ class FrozenLayer:
 
 @dataclass(frozen=True, eq=False)
 class AttributeSize:
-    """A module attribute whose value follows the number of kept channels: constant + Σ coefficient·kept."""
+    """A module attribute whose value follows the number of kept channels."""
 
     key: AttributeKey
-    constant: int
-    channel: np.ndarray  # [n] numbers of channels, counted through all groups in order
-    coefficient: np.ndarray  # [n]
+    count: Count
     divisor: int = 1
 
 
@@ -78,6 +78,9 @@ class CouplingGraph:
     aliases: dict[str, list[str]]  # other names of a shared tensor
     attributes: list[AttributeSize] = field(default_factory=list)
     lengths: dict[tuple[str, str], int] = field(default_factory=dict)  # of list attributes among them
+    parameters: tuple[str, ...] = ()  # those of `shapes` that are parameters
+    contractions: list[Contraction] = field(default_factory=list)  # what the evaluation pass computed
+    notes: list[str] = field(default_factory=list)  # what a person should know about the trace
 
     def explain(self) -> str:
         """A table: every group with its channels, layers, parents and readers; every frozen layer with the reason."""
@@ -87,18 +90,25 @@ class CouplingGraph:
         """The groups that a layer's filters belong to."""
         return [g for g in self.groups if layer in g.layers]
 
+    def flops(self, kept: Kept | None = None) -> int:
+        """Floating-point operations (2 per multiply-accumulate) on the example inputs if `kept` channels stay."""
+        return count_flops(self, kept)
+
+    def parameter_count(self, kept: Kept | None = None) -> int:
+        """Parameters if `kept` channels ({group name: indices}) stay."""
+        return count_parameters(self, kept)
+
 
 def build_graph(
     model: nn.Module, recorder: Recorder, components: Components, found: dict[AttributeKey, Linear]
 ) -> CouplingGraph:
     """Components with the same sites become one group; groups and layers in order of execution."""
-    tensors = _unique_tensors(recorder)
+    tensors = _read_tensors(recorder)
     order = {layer: i for i, layer in enumerate(recorder.operations.layers)}
-    members = _members(tensors, components)
-    groups, channel_of = _groups(members, tensors, order)
+    groups, channel_of = _groups(Places.of(tensors, components), tensors, order, len(components.fixed))
     return CouplingGraph(
         groups=groups,
-        frozen=_frozen(recorder, tensors, components, order),
+        frozen=_frozen(tensors, components, order, channel_of) + _unread(recorder, tensors),
         parents=recorder.operations.parents(),
         shapes={name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]},
         aliases=_aliases(model),
@@ -109,11 +119,14 @@ def build_graph(
             for key, value in vars(module).items()
             if isinstance(value, list | tuple)
         },
+        parameters=tuple(name for name, _ in model.named_parameters()),
+        contractions=[spent.counted(components, channel_of) for spent in recorder.spent],
+        notes=list(recorder.notes),
     )
 
 
-def _unique_tensors(recorder: Recorder) -> dict[str, Any]:
-    """Floating-point parameters and buffers that the forward pass read: nothing is known about the others."""
+def _read_tensors(recorder: Recorder) -> dict[str, Tensor]:
+    """Floating-point parameters and buffers that a forward pass read: nothing is known about the others."""
     twin = recorder.named_modules[""]
     named = [*twin.named_parameters(), *twin.named_buffers()]
     return {name: tensor for name, tensor in named if name in recorder.used}
@@ -129,87 +142,114 @@ def _aliases(model: nn.Module) -> dict[str, list[str]]:
     return {first: others for first, *others in names.values() if others}
 
 
-Members = dict[int, dict[tuple[str, int], np.ndarray]]  # component → site → its coordinates
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Every coordinate at which a removable component lies: three parallel arrays, sorted by component, then site."""
+
+    sites: list[tuple[str, int]]  # tensor and dimension
+    component: np.ndarray  # [n]
+    site: np.ndarray  # [n] numbers into `sites`
+    coordinate: np.ndarray  # [n]
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor], components: Components) -> Places:
+        sites: list[tuple[str, int]] = []
+        columns: list[np.ndarray] = []
+        for name, tensor in tensors.items():
+            for dim, labels in enumerate(labels_of(tensor)):
+                if labels is not None:
+                    coordinates = np.flatnonzero(components.removable(labels))
+                    owners = components.of[labels[coordinates]]
+                    columns.append(np.stack([owners, np.full(len(owners), len(sites)), coordinates]))
+                    sites.append((name, dim))
+        merged = np.concatenate(columns, axis=1) if columns else np.zeros((3, 0), np.int64)
+        component, site, coordinate = merged[:, np.argsort(merged[0], kind="stable")]
+        return cls(sites, component, site, coordinate)
 
 
-def _members(tensors: dict[str, Any], components: Components) -> Members:
-    members: Members = defaultdict(dict)
-    for name, tensor in tensors.items():
-        for dim, labels in enumerate(labels_of(tensor)):
-            if labels is None:
-                continue
-            coordinates = np.flatnonzero(components.removable(labels))
-            names = components.of[labels[coordinates]]
-            order = np.argsort(names, kind="stable")
-            starts = np.flatnonzero(np.diff(names[order], prepend=-1))
-            for part in np.split(coordinates[order], starts[1:]) if len(order) else []:
-                members[int(components.of[labels[part[0]]])][name, dim] = part
-    return members
-
-
-def _role(name: str, dim: int, module: Any, rank: int) -> str:
-    """What a coordinate of a parameter means to its layer."""
-    if rank < 2 or not name.endswith("weight"):
-        return "vector"
-    outer = 1 if getattr(module, "transposed", False) and getattr(module, "groups", 1) == 1 else 0
-    return "out" if dim == outer else "in"
-
-
-def _groups(members: Members, tensors: dict[str, Any], order: dict[str, int]) -> tuple[list[Group], dict[int, int]]:
-    """Groups, and the running number of each component's channel."""
-    by_signature: dict[Any, list[int]] = defaultdict(list)
-    for component, sites in members.items():
-        by_signature[tuple((site, len(index)) for site, index in sites.items())].append(component)
-    drafts = [_draft(signature, parts, members, tensors, order) for signature, parts in by_signature.items()]
-    drafts = sorted((d for d in drafts if d[0].channels > 1), key=lambda d: d[2])
-    groups, channel_of, taken = [], {}, defaultdict(int)
-    for group, parts, _ in drafts:
+def _groups(
+    places: Places, tensors: dict[str, Tensor], order: dict[str, int], components: int
+) -> tuple[list[Group], np.ndarray]:
+    """Groups, and for each component the running number of its channel (−1: it belongs to no group)."""
+    starts = np.flatnonzero(np.diff(places.component, prepend=-1))
+    ends = np.append(starts, len(places.component))[1:]
+    alike: dict[bytes, list[int]] = defaultdict(list)
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        alike[places.site[start:end].tobytes()].append(start)
+    drafts = [_draft(places, np.array(rows), len(key) // 8, tensors, order) for key, rows in alike.items()]
+    channel_of = np.full(components, -1)
+    groups, taken = [], Counter()
+    for group, members, _ in sorted((d for d in drafts if d[0].channels > 1), key=lambda d: d[2]):
         taken[group.name] += 1
         name = group.name if taken[group.name] == 1 else f"{group.name}#{taken[group.name]}"
-        channel_of.update({component: len(channel_of) + i for i, component in enumerate(parts)})
+        channel_of[members] = np.arange(len(members)) + sum(g.channels for g in groups)
         groups.append(Group(name, group.channels, group.layers, group.sites))
     return groups, channel_of
 
 
 def _draft(
-    signature: Any, parts: list[int], members: Members, tensors: dict[str, Any], order: dict[str, int]
-) -> tuple[Group, list[int], Any]:
-    first_site = signature[0][0]
-    parts = sorted(parts, key=lambda c: int(members[c][first_site][0]))
-    modules = {name: tensors[name] for (name, _), _ in signature}
-    sites = tuple(
-        Site(name, dim, np.stack([members[c][name, dim] for c in parts]), _site_role(name, dim, modules[name]))
-        for (name, dim), _ in signature
-    )
+    places: Places, rows: np.ndarray, length: int, tensors: dict[str, Tensor], order: dict[str, int]
+) -> tuple[Group, np.ndarray, tuple[int, int]]:
+    """The group of the components that start at `rows` of `places` (`length` coordinates each), and its rank."""
+    rows = rows[np.argsort(places.coordinate[rows], kind="stable")]
+    table = places.coordinate[rows[:, None] + np.arange(length)]  # [channels, length]
+    numbers, begins = np.unique(places.site[rows[0] : rows[0] + length], return_index=True)
+    sites = []
+    for number, index in zip(numbers.tolist(), np.split(table, begins[1:], axis=1), strict=True):
+        tensor, dim = places.sites[number]
+        sites.append(Site(tensor, dim, index, _role(tensor, dim, tensors)))
     producers = {s.tensor.rpartition(".")[0] for s in sites if s.role == "out"}
     layers = tuple(sorted((p for p in producers if p in order), key=order.__getitem__))
     name = layers[0] if layers else sites[0].tensor
-    position = order[layers[0]] if layers else len(order)
     first = next((s for s in sites if s.role == "out" and s.tensor.startswith(name)), sites[0])
-    return Group(name, len(parts), layers, sites), parts, (position, int(first.index[0, 0]))
+    rank = (order[layers[0]] if layers else len(order), int(first.index[0, 0]))
+    return Group(name, len(rows), layers, tuple(sites)), places.component[rows], rank
 
 
-def _site_role(name: str, dim: int, tensor: Any) -> str:
-    return _role(name, dim, getattr(tensor, "_dcodp_module", None), tensor.dim())
+def _role(name: str, dim: int, tensors: dict[str, Tensor]) -> str:
+    """What a coordinate of a parameter means to its layer."""
+    if tensors[name].dim() < 2 or not name.endswith("weight"):
+        return "vector"
+    module: Any = getattr(tensors[name], "_dcodp_module", None)
+    outer = 1 if getattr(module, "transposed", False) and getattr(module, "groups", 1) == 1 else 0
+    return "out" if dim == outer else "in"
 
 
 def _frozen(
-    recorder: Recorder, tensors: dict[str, Any], components: Components, order: dict[str, int]
+    tensors: dict[str, Tensor], components: Components, order: dict[str, int], channel_of: np.ndarray
 ) -> list[FrozenLayer]:
+    """Layers with filters that belong to no group; the most frequent reason counts."""
     frozen = {}
     for name, tensor in tensors.items():
         layer = name.rpartition(".")[0]
         for dim, labels in enumerate(labels_of(tensor)):
-            if layer in order and labels is not None and _site_role(name, dim, tensor) == "out":
-                fixed = ~components.removable(labels)
-                if fixed.any():
-                    reason = components.reason[int(components.of[labels[fixed][0]])]
-                    frozen[layer] = FrozenLayer(layer, int(fixed.sum()), reason)
+            if layer not in order or _role(name, dim, tensors) != "out":
+                continue
+            owners = components.of[labels] if labels is not None else np.zeros(0, np.int64)
+            stuck, counts = np.unique(owners[channel_of[owners] < 0], return_counts=True)
+            reasons = Counter()
+            for component, count in zip(stuck.tolist(), counts.tolist(), strict=True):
+                reasons[components.reason(component) or "the only channel of its kind"] += count
+            if labels is None:
+                reasons["a layer with one filter"] += tensor.size(dim)
+            if reasons:
+                frozen[layer] = FrozenLayer(layer, reasons.total(), reasons.most_common(1)[0][0])
     return sorted(frozen.values(), key=lambda f: order[f.layer])
 
 
+def _unread(recorder: Recorder, read: dict[str, Tensor]) -> list[FrozenLayer]:
+    """Layers whose weights no traced pass has used."""
+    reason = "; ".join(["not used by the traced forward passes", *recorder.notes])
+    twin = recorder.named_modules[""]
+    return [
+        FrozenLayer(name.rpartition(".")[0], len(parameter), reason)
+        for name, parameter in twin.named_parameters()
+        if name not in read and parameter.dim() > 1
+    ]
+
+
 def _attributes(
-    recorder: Recorder, components: Components, found: dict[AttributeKey, Linear], channel_of: dict[int, int]
+    recorder: Recorder, components: Components, found: dict[AttributeKey, Linear], channel_of: np.ndarray
 ) -> list[AttributeSize]:
     sizes: dict[AttributeKey, tuple[Linear, int]] = {}
     guesses: dict[AttributeKey, list[Linear]] = defaultdict(list)
@@ -225,17 +265,6 @@ def _attributes(
         if key not in read and key not in found and all(f == forms[0] for f in forms):
             sizes.setdefault(key, (forms[0], 1))
     sizes.update({key: (form, 1) for key, form in found.items()})
-    return [_attribute(key, form, divisor, channel_of) for key, (form, divisor) in sizes.items() if form.terms]
-
-
-def _attribute(key: AttributeKey, form: Linear, divisor: int, channel_of: dict[int, int]) -> AttributeSize:
-    """Components outside every group (single channels) are always kept."""
-    free = {c: k for c, k in form.terms.items() if c in channel_of}
-    constant = form.constant + sum(k for c, k in form.terms.items() if c not in channel_of)
-    return AttributeSize(
-        key,
-        constant,
-        np.array([channel_of[c] for c in free], np.int64),
-        np.array(list(free.values()), np.int64),
-        divisor,
-    )
+    return [
+        AttributeSize(key, Count.of(form, channel_of), divisor) for key, (form, divisor) in sizes.items() if form.terms
+    ]

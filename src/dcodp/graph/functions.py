@@ -149,7 +149,7 @@ def _chunk(recorder: Recorder, args: Any, kwargs: Any, out: Any) -> None:
             recorder.fix(piece, "cut into unequal chunks")
         return
     for piece in pieces[1:]:
-        recorder.labels.tie(first, piece)  # type: ignore[arg-type]
+        recorder.tie(first, piece)  # type: ignore[arg-type]
     recorder.suggest_pieces(pieces)
 
 

@@ -6,11 +6,14 @@ never removed. Label 0 (`FIXED`) stands for coordinates that no parameter owns: 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 FIXED = 0
 Axes = list[np.ndarray | None]  # per dimension: labels [size] int64, or None where nothing can be removed
@@ -56,16 +59,23 @@ class Labels:
 
 
 class Components:
-    """Labels merged into removable channels: `of[label]` is the component, `reason[component]` why it is fixed."""
+    """Labels merged into removable channels: `of[label]` is the component, `fixed[component]` whether it must stay."""
 
     def __init__(self, of: np.ndarray, fixes: list[tuple[np.ndarray, str]]):
-        self.of = of
-        self.reason: dict[int, str] = {int(of[FIXED]): "not a channel"}
-        for labels, reason in fixes:
-            for component in np.unique(of[labels]).tolist():
-                self.reason.setdefault(component, reason)
-        self.fixed = np.zeros(len(of), bool)
-        self.fixed[list(self.reason)] = True
+        self.of, self._fixes = of, fixes
+        self._cause = np.full(len(of), -1)  # [components] the first fix that holds it, by number
+        if fixes:
+            numbers = np.repeat(np.arange(len(fixes)), [len(labels) for labels, _ in fixes])
+            held = of[np.concatenate([labels for labels, _ in fixes])]
+            self._cause[held[::-1]] = numbers[::-1]  # the last assignment wins: the first fix
+        self.fixed = self._cause >= 0
+        self.fixed[of[FIXED]] = True
+
+    def reason(self, component: int) -> str | None:
+        """Why a component may not be removed; None if it may."""
+        if self._cause[component] >= 0:
+            return self._fixes[self._cause[component]][1]
+        return "not a channel" if self.fixed[component] else None
 
     def removable(self, labels: np.ndarray) -> np.ndarray:
         """labels [n] → bool [n]."""
@@ -93,8 +103,19 @@ def spread(labels: np.ndarray, dim: int, shape: torch.Size) -> Tensor:
 
 def varying_dims(tensor: Tensor) -> list[int]:
     """The dimensions along which the entries of an integer tensor differ."""
-    return [
-        d
-        for d in range(tensor.dim())
-        if tensor.size(d) > 1 and tensor.stride(d) != 0 and bool((tensor != tensor.narrow(d, 0, 1)).any())
-    ]
+    once = tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())]
+    return [d for d in range(once.dim()) if once.size(d) > 1 and bool((once != once.narrow(d, 0, 1)).any())]
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    return [x for x in tree_flatten(tree)[0] if isinstance(x, Tensor)]
+
+
+def is_zero(tensor: Tensor) -> bool:
+    """Whether removed channels hold 0 in this tensor (so that a sum over channels does not miss them)."""
+    return getattr(tensor, "_dcodp_zero", False)
+
+
+def result(out: Tensor, axes: Axes, zero: bool = False) -> None:
+    put_labels(out, axes)
+    out._dcodp_zero = zero  # type: ignore[attr-defined]

@@ -32,6 +32,15 @@ class OperationGraph:
         """Layers in the order in which they first ran."""
         return list(dict.fromkeys(o.layer for o in self.operations if o.layer is not None))
 
+    def feeding_layers(self) -> set[int]:
+        """The operations whose results some layer works on further, directly or not."""
+        feeding: set[int] = set()
+        for number in range(len(self.operations) - 1, -1, -1):
+            operation = self.operations[number]
+            if operation.layer is not None or number in feeding:
+                feeding.update(operation.inputs)
+        return feeding
+
     def parents(self) -> dict[str, list[str]]:
         """layer → the nearest layers its input comes from (Algorithm 1); of all its uses, if it is applied twice."""
         found: dict[str, dict[str, None]] = {layer: {} for layer in self.layers}

@@ -1,25 +1,19 @@
-"""One recorded forward pass of a model: the labels of every tensor, the sizes in its code, the order of its layers."""
+"""What is recorded of a running model: the labels of every tensor, the sizes in its code, the order of its layers."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dcodp.errors import InputError
-from dcodp.graph.coupling import CouplingGraph, build_graph
-from dcodp.graph.functions import SizeMode
-from dcodp.graph.labels import Labels, labels_of, put_labels
+from dcodp.graph.cost import Dimension, Spent
+from dcodp.graph.labels import Labels, labels_of, put_labels, tensors_in
 from dcodp.graph.layers import OperationGraph
-from dcodp.graph.modules import Following, follow_module_sizes, suggest, trace_attributes
-from dcodp.graph.rules import LAYER_RULES, rule_for, tensors_in
-from dcodp.graph.sizes import SizeRule, TracedInt, origin_of, solve
+from dcodp.graph.modules import Following, suggest
+from dcodp.graph.rules import LAYER_RULES, rule_for
+from dcodp.graph.sizes import SizeRule, TracedInt, origin_of
 
 
 class Recorder(TorchDispatchMode):
@@ -38,6 +32,10 @@ class Recorder(TorchDispatchMode):
         self.named_modules = dict(model.named_modules())
         self.owner: dict[int, str] = {}  # id of a parameter or buffer → its first state-dict name
         self.used: set[str] = set()  # names of those that the forward pass read
+        self.counting = True  # whether contractions count into the cost
+        self.spent: list[Spent] = []
+        self.notes: list[str] = []
+        self._written: set[int] = set()  # storages that an in-place operation may have filled with non-zeros
         self._label_parameters(model)
 
     def _label_parameters(self, model: nn.Module) -> None:
@@ -68,12 +66,18 @@ class Recorder(TorchDispatchMode):
         for tensor in tensors_in(tree):
             self.fix_dims(tensor, range(tensor.dim()), reason)
 
+    def tie(
+        self, one: np.ndarray, other: np.ndarray, reason: str = "joined with values that no parameter owns"
+    ) -> None:
+        """Coordinates that stand or fall together; `reason` is told where one side is fixed."""
+        self.labels.tie(one, other, f"{reason} ({self.where})")
+
     def meet(self, one: np.ndarray | None, other: np.ndarray | None) -> None:
         """Two dimensions that run in step."""
         if one is None or other is None:
             self.fix(one if other is None else other, "meets values that no parameter owns")
         else:
-            self.labels.tie(one, other)
+            self.tie(one, other)
 
     def meet_all(self, axes: list[np.ndarray | None]) -> np.ndarray | None:
         """Dimensions of several tensors that run in step; returns their common labels."""
@@ -88,6 +92,11 @@ class Recorder(TorchDispatchMode):
             self.fix(one, "summed over without a weight")
             self.fix(other, "summed over without a weight")
         self.meet(one, other)
+
+    def spend(self, *dims: Dimension) -> None:
+        """Two floating-point operations for each combination of coordinates of `dims`."""
+        if self.counting:
+            self.spent.append(Spent(self.where, 2, dims))
 
     def choose_dim(self, dims: list[int]) -> int:
         """Of the dimensions that share one kind of channel, the one that may shrink: not a literal, else the last."""
@@ -131,19 +140,35 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        inputs = tensors_in((args, kwargs))
+        inputs, outputs = tensors_in((args, kwargs)), tensors_in(out)
         if not inputs:
             return out
         self.used.update(self.owner[id(t)] for t in inputs if id(t) in self.owner)
+        self._forget_zeros(inputs)
         rule = rule_for(func)
         try:
             rule(self, func, args, kwargs, out)
-        except (IndexError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            self.fix_all((args, kwargs, out), f"{func} was used in a way that is not understood: {error}")
-            for tensor in tensors_in(out):
+        except Exception as error:  # whatever a rule did not foresee: nothing that it touched may be removed
+            problem = f"{func} was used in a way that is not understood: {type(error).__name__}: {error}"
+            self.fix_all((args, kwargs, out), problem)
+            for tensor in outputs:
                 put_labels(tensor, [None] * tensor.dim())
-        self._record(rule, inputs, tensors_in(out))
+        self._follow_writes(func, outputs)
+        self._record(rule, inputs, outputs)
         return out
+
+    def _forget_zeros(self, inputs: list[Tensor]) -> None:
+        """A tensor whose memory was written to through another view may hold anything where channels are removed."""
+        for tensor in inputs if self._written else ():
+            if tensor.untyped_storage()._cdata in self._written:
+                tensor._dcodp_zero = False  # type: ignore[attr-defined]
+
+    def _follow_writes(self, func: Any, outputs: list[Tensor]) -> None:
+        for tensor in outputs:
+            if func._schema.is_mutable and not getattr(tensor, "_dcodp_zero", False):
+                self._written.add(tensor.untyped_storage()._cdata)
+            elif self._written and not func.is_view and not func._schema.is_mutable:
+                self._written.discard(tensor.untyped_storage()._cdata)  # new memory at a known address
 
     def _record(self, rule: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
         weights = [w for t in inputs if (w := self._weight_name(t)) is not None]
@@ -156,74 +181,3 @@ class Recorder(TorchDispatchMode):
     def _weight_name(self, tensor: Tensor) -> str | None:
         name = getattr(tensor, "_dcodp_weight", None) or self.owner.get(id(tensor))
         return name if tensor.dim() > 1 else None
-
-
-def trace(
-    model: nn.Module, example_inputs: Any, outputs: Callable[[Any], Any] | None = None, **named: Any
-) -> CouplingGraph:
-    """Record one forward pass and derive which channels are coupled.
-
-    `example_inputs`: a tuple of positional arguments (a tensor stands for a tuple of one, a dict for keyword
-    arguments). `outputs`: from the model's result, the part whose shape and values must stay (default: everything).
-    The model is left untouched: a deep copy runs, in evaluation mode, without gradients.
-
-    Raises InputError where the model does not run on the inputs.
-    """
-    args, kwargs = call_arguments(example_inputs, named)
-    twin = copy.deepcopy(model).eval()
-    recorder = Recorder(twin)
-    dense = trace_attributes(recorder.named_modules, recorder.reads)
-    with _modules_tracked(twin, recorder), _no_fast_path(), torch.no_grad():
-        try:
-            with recorder, SizeMode(recorder):
-                result = twin(*args, **kwargs)
-        except Exception as error:
-            raise InputError(
-                f"the model does not run on the example inputs: {type(error).__name__}: {error}"
-            ) from error
-    recorder.fix_all(result if outputs is None else outputs(result), "an output of the model")
-    components, attributes = solve(recorder.rules, recorder.labels, dense)
-    recorder.followings += follow_module_sizes(recorder.named_modules)
-    return build_graph(model, recorder, components, attributes)
-
-
-def call_arguments(
-    example_inputs: Any, named: Mapping[str, Any] | None = None
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A tensor, a tuple or a dict → positional and keyword arguments."""
-    if isinstance(example_inputs, Mapping):
-        return (), {**example_inputs, **(named or {})}
-    args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
-    return args, dict(named or {})
-
-
-@contextmanager
-def _no_fast_path() -> Iterator[None]:
-    """PyTorch's fused encoder layers hide their operations; the plain path computes the same."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextmanager
-def _modules_tracked(model: nn.Module, recorder: Recorder) -> Iterator[None]:
-    """Keep `recorder.modules` at the stack of running modules."""
-    handles = []
-    for name, module in model.named_modules():
-
-        def enter(_module: nn.Module, _args: Any, name: str = name) -> None:
-            recorder.modules.append(name)
-
-        def leave(_module: nn.Module, args: Any, out: Any, name: str = name) -> None:
-            recorder.modules.pop()
-            recorder.suggest_ends(name, args, out)
-
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

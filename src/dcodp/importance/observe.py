@@ -1,13 +1,15 @@
-"""Watch a network run: hand over every layer's feature map, after its normalisation and activation, one at a time.
+"""Watch a network run: every layer's feature map after normalisation and activation, and every layer's input.
 
-Works on any module without hooks: a dispatch mode recognises layers by the identity of their weights and follows each
-result through batch norm and activation functions until something else reads it. At that moment the map is complete
-and goes to `sink`; nothing is stored, so memory is bounded by what the forward pass itself holds.
+Works on any module without hooks: a dispatch mode recognises layers by the identity of their weights, and follows
+each result through batch norm and activation functions until something else reads it. At that moment the map is
+complete and is handed over; an input is handed over when the layer reads it. Nothing is stored, so memory is bounded
+by what the forward pass itself holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,70 +17,168 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-Sink = Callable[[str, Tensor], None]
-
 CONTRACTIONS = ("convolution", "mm", "addmm", "bmm", "deform_conv2d")
 VIEWS = ("view", "_unsafe_view", "reshape", "detach", "alias", "contiguous", "clone", "_to_copy", "t")
+UNTAGGED = ("hardswish", "hardswish_", "mish_", "_prelu_kernel")  # pointwise, though torch does not say so
 NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "native_group_norm")
 
 
-class LayerMaps(TorchDispatchMode):
-    """`sink(layer, maps)` for every application of one of `layers`; maps are [B, C, H, W].
+@dataclass(frozen=True)
+class Geometry:
+    """Which input positions a convolution reads for an output position; (vertical, horizontal)."""
 
-    A linear layer's rows count as positions of one image: [N, C] becomes [1, C, N, 1].
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    transposed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A convolution or linear layer applied to its input.
+
+    A linear layer is a 1×1 convolution of one-pixel images, one per row. `geometry` is None where an output is not a
+    sum over fixed positions (deformable) or not two-dimensional.
     """
 
-    def __init__(self, network: nn.Module, layers: Collection[str], sink: Sink):
+    name: str  # of the weight in the state dict
+    x: Tensor  # [B, C, H, W]
+    weight: Tensor  # [F, C, kh, kw], the same way round for a transposed convolution
+    out: tuple[int, int]  # height and width of the output
+    geometry: Geometry | None
+    images: int | None  # a linear layer's rows come from so many images, as far as known; None for a convolution
+
+    @property
+    def maps(self) -> Tensor:
+        """[B, C, H, W]; a linear layer's rows as the positions of one image [1, C, N, 1]."""
+        return self.x if self.images is None else self.x.flatten(1).t()[None, :, :, None]
+
+
+MapSink = Callable[[str, Tensor], None]
+ReadSink = Callable[[Read], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Following:
+    """A layer's result on its way through normalisation and activation."""
+
+    name: str
+    tensor: Tensor
+    convolved: bool  # channels are dimension 1, else the last
+
+
+class Watch(TorchDispatchMode):
+    """`on_map(weight name, maps)` for every application of the layers `produced`, maps [B, C, H, W] as in `Read.maps`;
+    `on_read(Read)` for every application of the layers `read`. Layers go by their weights' state-dict names.
+
+    Call `flush` after the forward pass, outside the mode.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        produced: Collection[str] = (),
+        on_map: MapSink = lambda name, maps: None,
+        read: Collection[str] = (),
+        on_read: ReadSink = lambda read: None,
+    ):
         super().__init__()
-        modules = dict(network.named_modules())
-        self.layer_of = {id(modules[name].weight): name for name in layers}
-        self.sink = sink
-        self.pending: dict[int, tuple[str, Tensor]] = {}  # id of a tensor → its layer and the tensor itself
+        self.produced, self.on_map, self.read, self.on_read = set(produced), on_map, set(read), on_read
+        wanted = self.produced | self.read
+        self.names = {id(t): name for name, t in network.named_parameters() if name in wanted}
+        self.pending: dict[int, _Following] = {}  # by the id of the tensor, which the entry keeps alive
+        self.images: int | None = None  # the leading dimension of the first convolution's input
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
         followed = [self.pending[id(t)] for t in tensors if id(t) in self.pending]
         name = func._schema.name.split("::")[1]
-        continues = len(followed) == 1 and self._continues(func, name, followed[0][1], tensors)
+        continues = len(followed) == 1 and _continues(func, name, followed[0], tensors)
         if not continues:
-            for layer, tensor in followed:
-                self._finish(layer, tensor)
-        out = func(*args, **(kwargs or {}))
+            for following in followed:
+                self._finish(following)
+        out = func(*args, **kwargs)
         first = next((t for t in tree_flatten(out)[0] if isinstance(t, Tensor)), None)
-        if first is not None:
-            self._follow(name, tensors, first, followed[0] if continues else None)
+        if first is None:
+            return out
+        if continues:
+            self.pending.pop(id(followed[0].tensor), None)
+            self.pending[id(first)] = _Following(followed[0].name, first, followed[0].convolved)
+        self._apply(name, args, tensors, first)
         return out
 
-    def _continues(self, func: Any, name: str, map_: Tensor, tensors: list[Tensor]) -> bool:
-        """Whether the operation only normalises, activates or reshapes: all its other operands are per-channel."""
-        if name in VIEWS and map_.dim() == 4:
-            return name not in ("view", "_unsafe_view", "reshape", "t")
-        if name in VIEWS or name in NORMS:
-            return True
-        per_channel = all(t is map_ or t.numel() <= map_.size(1 if map_.dim() == 4 else -1) for t in tensors)
-        return per_channel and (torch.Tag.pointwise in func.tags or name in ("hardswish_", "_prelu_kernel"))
-
-    def _follow(self, name: str, tensors: list[Tensor], out: Tensor, followed: tuple[str, Tensor] | None) -> None:
-        if followed is not None:
-            layer, before = followed
-            self.pending.pop(id(before), None)
-            self.pending[id(out)] = (layer, out)
+    def _apply(self, operation: str, args: tuple[Any, ...], tensors: list[Tensor], out: Tensor) -> None:
+        """Where the operation applies a layer's weight: hand over its input, follow its result."""
+        weight = next((t for t in tensors if self._name(t) is not None), None)
+        name = None if weight is None else self._name(weight)
+        if operation == "convolution" and self.images is None:
+            self.images = len(args[0])
+        if name is None:
             return
-        layers = [layer for t in tensors if (layer := self._weight_layer(t)) is not None]
-        if layers and name == "t":
-            out._dcodp_layer = layers[0]  # type: ignore[attr-defined]
-        elif layers and name in CONTRACTIONS:
-            self.pending[id(out)] = (layers[0], out)
+        if operation == "t":
+            out._dcodp_weight = name  # type: ignore[attr-defined]
+        elif operation in CONTRACTIONS:
+            if name in self.read and (read := _read(name, operation, args, out, self.images)) is not None:
+                self.on_read(read)
+            if name in self.produced:
+                convolved = operation in ("convolution", "deform_conv2d")
+                self.pending[id(out)] = _Following(name, out, convolved)
 
-    def _weight_layer(self, tensor: Tensor) -> str | None:
-        return self.layer_of.get(id(tensor)) or getattr(tensor, "_dcodp_layer", None)
+    def _name(self, tensor: Tensor) -> str | None:
+        return self.names.get(id(tensor)) or getattr(tensor, "_dcodp_weight", None)
 
-    def _finish(self, layer: str, tensor: Tensor) -> None:
-        self.pending.pop(id(tensor), None)
-        maps = tensor if tensor.dim() == 4 else tensor.reshape(-1, tensor.size(-1)).t()[None, :, :, None]
-        self.sink(layer, maps)
+    def _finish(self, following: _Following) -> None:
+        self.pending.pop(id(following.tensor), None)
+        tensor = following.tensor
+        if following.convolved:
+            self.on_map(following.name, _as_maps(tensor))
+        else:
+            self.on_map(following.name, tensor.reshape(-1, tensor.size(-1)).t()[None, :, :, None])
 
     def flush(self) -> None:
-        """Hand over what nothing read: call after the forward pass, outside the mode."""
-        for layer, tensor in list(self.pending.values()):
-            self._finish(layer, tensor)
+        """Hand over what nothing read."""
+        for following in list(self.pending.values()):
+            self._finish(following)
+
+
+def _continues(func: Any, name: str, following: _Following, tensors: list[Tensor]) -> bool:
+    """Whether the operation only normalises, activates or reshapes: all its other operands are per-channel."""
+    if name in VIEWS:
+        return not following.convolved or name not in ("view", "_unsafe_view", "reshape", "t")
+    if name in NORMS:
+        return True
+    channels = following.tensor.size(1 if following.convolved else -1)
+    per_channel = all(t is following.tensor or t.numel() <= channels for t in tensors)
+    return per_channel and (torch.Tag.pointwise in func.tags or name in UNTAGGED)
+
+
+def _as_maps(tensor: Tensor) -> Tensor:
+    """The result or input of a convolution in one, two or three dimensions → [B, C, H, W]."""
+    return tensor[..., None] if tensor.dim() == 3 else tensor.flatten(3)
+
+
+def _read(name: str, operation: str, args: tuple[Any, ...], out: Tensor, images: int | None) -> Read | None:
+    """The `Read` of one operation; None where the weight does not take the place of a layer's weight."""
+    if operation in ("mm", "addmm"):
+        x, weight = args[-2:] if operation == "mm" else args[1:3]
+        if x.dim() != 2 or not hasattr(weight, "_dcodp_weight"):  # F.linear transposes its weight
+            return None
+        rows = x[:, :, None, None]
+        return Read(name, rows, weight.t()[:, :, None, None], (1, 1), Geometry(), images or len(x))
+    if operation == "deform_conv2d":
+        return Read(name, args[0], args[1], (out.size(2), out.size(3)), None, None)
+    if operation != "convolution" or args[0].dim() != args[1].dim():
+        return None
+    x, weight, _, stride, padding, dilation, transposed, _, groups = args
+    weight = weight.transpose(0, 1) if transposed else weight
+    flat = x.dim() < 5 and groups == 1
+    geometry = Geometry(_pair(stride, 1), _pair(padding, 0), _pair(dilation, 1), transposed) if flat else None
+    maps = _as_maps(out)
+    return Read(name, _as_maps(x), _as_maps(weight), (maps.size(2), maps.size(3)), geometry, None)
+
+
+def _pair(values: list[int], fill: int) -> tuple[int, int]:
+    """A convolution's setting, given once per dimension (or once for all), for height and width."""
+    height, width = (*values, fill)[:2]
+    return (height, width)

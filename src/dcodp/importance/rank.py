@@ -12,8 +12,15 @@ DEPENDENT = 1e-6  # singular values (of rows of length 1) and null-space weights
 def average_rank(maps: Tensor) -> Tensor:
     """HRank (Lin et al., CVPR 2020) as its authors coded it: maps [B, C, H, W], after the activation → [C] float64.
 
-    The mean over images of each map's matrix rank, with torch's default tolerance for the maps' dtype (half precision
-    is computed in float32): σ_max · max(H, W) · eps. Over several batches, average weighted by their images.
+    The mean over images of `map_ranks`; over several batches, average weighted by their images.
+    """
+    return map_ranks(maps).mean(0)
+
+
+def map_ranks(maps: Tensor) -> Tensor:
+    """Each map's matrix rank: maps [B, C, H, W] → [B, C] float64.
+
+    Torch's default tolerance for the maps' dtype (half precision is computed in float32): σ_max · max(H, W) · eps.
     Raises InputError where the maps are not four-dimensional floats, are empty, or hold NaN or infinite values.
     """
     if maps.ndim != 4 or not maps.is_floating_point() or not maps.numel():
@@ -21,7 +28,7 @@ def average_rank(maps: Tensor) -> Tensor:
     if not bool(torch.isfinite(maps).all()):
         raise InputError("maps hold NaN or infinite values; check the weights and the calibration images")
     wide = maps.detach().to(torch.promote_types(maps.dtype, torch.float32))
-    return torch.linalg.matrix_rank(wide).double().mean(0)
+    return torch.linalg.matrix_rank(wide).double()
 
 
 def rank_coupling(maps: Tensor) -> Tensor:

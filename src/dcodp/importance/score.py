@@ -1,135 +1,172 @@
-"""Group scores: a criterion applied to every layer of every coupling group, in one streamed pass."""
+"""Scores of coupling groups: one streamed pass collects what all chosen criteria need, then each group is scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, overload
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dcodp.errors import InputError
-from dcodp.graph import CouplingGraph, Group, Site
-from dcodp.importance.criteria import Criterion, MapCriterion, WeightCriterion, criterion, filters
-from dcodp.importance.observe import LayerMaps
-
-
-class MapSums:
-    """Running sums of a map criterion over images, layer by layer; small enough to be stored after every batch."""
-
-    def __init__(self, of: MapCriterion, sums: dict[str, Tensor] | None = None, batches: int = 0):
-        self.criterion, self.sums, self.batches = of, dict(sums or {}), batches
-
-    def add(self, layer: str, maps: Tensor) -> None:
-        """maps [B, C, H, W]: adds the images' scores and, in a last entry, their number."""
-        scores = self.criterion.per_image(maps).double()
-        entry = torch.cat([scores.sum(0), scores.new_tensor([float(len(scores))])]).cpu()
-        self.sums[layer] = self.sums[layer] + entry if layer in self.sums else entry
-
-    def means(self) -> dict[str, Tensor]:
-        """layer → mean score [C] over all images (and applications) of the layer."""
-        return {layer: entry[:-1] / entry[-1] for layer, entry in self.sums.items()}
+from dcodp.graph import CouplingGraph
+from dcodp.importance.collector import seed_of
+from dcodp.importance.observe import Read, Watch
+from dcodp.importance.statistics import LOCATIONS, Scores, Statistics
 
 
 def observe(
+    statistics: Statistics,
+    batches: Iterable[Any],
+    forward: Callable[[Any], Any],
+    loss: Callable[[Any], Tensor] | None = None,
+    after_batch: Callable[[Statistics], None] | None = None,
+) -> None:
+    """Run over calibration batches and add to the statistics what the criteria need.
+
+    `forward` runs the network on a batch, in evaluation mode and without gradients. `loss` gives the scalar loss of a
+    batch, for criteria that need gradients; the network is then in training mode but for its batch norms, which keep
+    using (and do not touch) their running statistics. Batches that the statistics already hold are skipped, so that
+    an interrupted pass can go on. Modes, parameters and random generators are left as found.
+    """
+    differentiated = statistics.weights("differentiated")
+    if differentiated and loss is None:
+        names = [name for name, chosen in statistics.criteria.items() if chosen.needs == "gradients"]
+        raise InputError(f"importance={', '.join(names)} needs gradients; give a loss and labelled batches")
+    watching = statistics.weights("produced") or statistics.weights("read")
+    with _modes_kept(statistics.network):
+        for number, batch in enumerate(batches):
+            if number < statistics.batches:
+                continue
+            for collector in statistics.distinct.values():
+                collector.start(number)
+            if watching:
+                _watched_forward(statistics, lambda batch=batch: forward(batch))
+            if differentiated and loss is not None:
+                seed = seed_of(statistics.setting.seed, number)
+                _differentiated_loss(statistics, lambda batch=batch: loss(batch), sorted(differentiated), seed)
+            statistics.batches = number + 1
+            if after_batch is not None:
+                after_batch(statistics)
+
+
+def _watched_forward(statistics: Statistics, forward: Callable[[], Any]) -> None:
+    collectors = list(statistics.distinct.values())
+
+    def on_map(name: str, maps: Tensor) -> None:
+        for collector in collectors:
+            if name in collector.produced:
+                collector.on_map(name, maps)
+
+    def on_read(read: Read) -> None:
+        for collector in collectors:
+            if read.name in collector.read:
+                collector.on_read(read)
+
+    watch = Watch(statistics.network, statistics.weights("produced"), on_map, statistics.weights("read"), on_read)
+    statistics.network.eval()
+    with torch.no_grad():
+        with watch:
+            forward()
+        watch.flush()
+
+
+def _differentiated_loss(statistics: Statistics, loss: Callable[[], Tensor], names: Sequence[str], seed: int) -> None:
+    """One loss and its gradients in the weights `names`; what is drawn at random (proposals, dropout) is seeded."""
+    network = statistics.network.train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    parameters = dict(network.named_parameters())
+    weights = [parameters[name] for name in names]
+    device = weights[0].device
+    with _all_trainable(weights), torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        value = loss()
+        if not bool(value.isfinite()):
+            raise InputError("the loss on a calibration batch is not finite; check the weights and the labels")
+        grads = torch.autograd.grad(value, weights, allow_unused=True)
+    for name, weight, grad in zip(names, weights, grads, strict=True):
+        for collector in statistics.distinct.values():
+            if grad is not None and name in collector.differentiated:
+                collector.on_gradient(name, weight, grad)
+
+
+@contextmanager
+def _modes_kept(network: nn.Module) -> Iterator[None]:
+    """Every module is in the mode it was in before."""
+    before = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@contextmanager
+def _all_trainable(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    try:
+        for weight in frozen:
+            weight.requires_grad_(True)
+        yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+
+
+@overload
+def score(
     network: nn.Module,
     graph: CouplingGraph,
-    batches: Iterable[Any],
-    sums: MapSums,
-    forward: Callable[[Any], Any],
-    after_batch: Callable[[MapSums], None] | None = None,
-) -> MapSums:
-    """Run `forward` over calibration batches and add up the scores of all layers in groups, as the network runs.
+    names: str,
+    batches: Iterable[Any] = (),
+    *,
+    forward: Callable[[Any], Any] | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    aggregate: str = "sum",
+    seed: int = 0,
+    locations: int = LOCATIONS,
+) -> Scores: ...
 
-    The network is put in evaluation mode meanwhile. Batches that `sums` already holds are skipped, so that an
-    interrupted pass can go on.
-    """
-    layers = [layer for layer in dict.fromkeys(x for g in graph.groups for x in g.layers)]
-    was_training = network.training
-    network.eval()
-    try:
-        for number, batch in enumerate(batches):
-            if number < sums.batches:
-                continue
-            mode = LayerMaps(network, layers, sums.add)
-            with torch.no_grad():
-                with mode:
-                    forward(batch)
-                mode.flush()
-            sums.batches = number + 1
-            if after_batch is not None:
-                after_batch(sums)
-    finally:
-        network.train(was_training)
-    return sums
+
+@overload
+def score(
+    network: nn.Module,
+    graph: CouplingGraph,
+    names: Sequence[str],
+    batches: Iterable[Any] = (),
+    *,
+    forward: Callable[[Any], Any] | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    aggregate: str = "sum",
+    seed: int = 0,
+    locations: int = LOCATIONS,
+) -> dict[str, Scores]: ...
 
 
 def score(
     network: nn.Module,
     graph: CouplingGraph,
-    name: str,
-    batches: Iterable[tuple[Any, ...]] = (),
+    names: str | Sequence[str],
+    batches: Iterable[Any] = (),
     *,
+    forward: Callable[[Any], Any] | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
     aggregate: str = "sum",
     seed: int = 0,
-) -> dict[str, Tensor]:
-    """{group name: scores [channels] float64}: criterion `name` on all coupling groups.
+    locations: int = LOCATIONS,
+) -> Scores | dict[str, Scores]:
+    """{group name: scores [channels] float64} by one criterion; for a list of them, {criterion: such a dictionary}.
 
-    `batches` are input tuples of the network, needed by criteria that look at feature maps. `aggregate` joins the
-    scores of a group's layers: sum (the default), mean or max.
+    `batches` are the network's input tuples unless `forward` says otherwise; criteria on weights alone need none.
+    Several criteria share one pass and score exactly as each would alone. `loss` of a batch is for `taylor`.
+    Groups about which a criterion says nothing (no batch norm for slimming, no consumer for thinet) are absent.
     """
-    chosen = criterion(name)
-    sums = None
-    if isinstance(chosen, MapCriterion):
-        sums = observe(network, graph, batches, MapSums(chosen), lambda inputs: network(*inputs))
-    return group_scores(network, graph, chosen, sums, aggregate=aggregate, seed=seed)
-
-
-def group_scores(
-    network: nn.Module,
-    graph: CouplingGraph,
-    chosen: Criterion,
-    sums: MapSums | None = None,
-    *,
-    aggregate: str = "sum",
-    seed: int = 0,
-) -> dict[str, Tensor]:
-    """From layer scores to group scores; groups for which the criterion says nothing are absent."""
-    per_layer = _layer_scores(network, graph, chosen, sums, seed)
-    joined = {g.name: _join(g, _scored_sites(g, chosen), per_layer, aggregate) for g in graph.groups}
-    return {name: scores for name, scores in joined.items() if scores is not None}
-
-
-def _scored_sites(group: Group, chosen: Criterion) -> list[Site]:
-    if isinstance(chosen, MapCriterion | WeightCriterion):
-        return [s for s in group.sites if s.role == "out"]
-    return [s for s in group.sites if s.role == "vector" and s.tensor.endswith("weight")]
-
-
-def _layer_scores(
-    network: nn.Module, graph: CouplingGraph, chosen: Criterion, sums: MapSums | None, seed: int
-) -> dict[str, Tensor]:
-    modules = dict(network.named_modules())
-    names = dict.fromkeys(s.tensor.rpartition(".")[0] for g in graph.groups for s in _scored_sites(g, chosen))
-    if isinstance(chosen, MapCriterion):
-        if sums is None or not sums.batches:
-            raise InputError("this criterion looks at feature maps; give calibration batches")
-        return sums.means()
-    if isinstance(chosen, WeightCriterion):
-        generator = torch.Generator().manual_seed(seed)
-        return {name: chosen.score(filters(modules[name]), generator).double() for name in names}
-    norms = {n: modules[n] for n in names if isinstance(modules[n], nn.modules.batchnorm._BatchNorm)}
-    return {n: chosen.score(m.weight.detach().float().cpu()).double() for n, m in norms.items()}  # type: ignore[arg-type]
-
-
-def _join(group: Group, sites: list[Site], per_layer: dict[str, Tensor], aggregate: str) -> Tensor | None:
-    parts = [
-        per_layer[name][torch.from_numpy(site.index)]  # [channels, m]
-        for site in sites
-        if (name := site.tensor.rpartition(".")[0]) in per_layer
-    ]
-    if not parts:
-        return None
-    table = torch.from_numpy(np.concatenate([p.numpy() for p in parts], axis=1))  # [channels, all sites]
-    return {"sum": table.sum(1), "mean": table.mean(1), "max": table.amax(1)}[aggregate]
+    chosen = [names] if isinstance(names, str) else list(names)
+    statistics = Statistics(network, graph, chosen, aggregate=aggregate, seed=seed, locations=locations)
+    if statistics.needs_data:
+        observe(statistics, batches, forward or (lambda inputs: network(*inputs)), loss)
+    found = {name: statistics.group_scores(name) for name in chosen}
+    return found[names] if isinstance(names, str) else found

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph, Group
+from dcodp.graph.cost import stays
 from dcodp.pruning.plan import PrunePlan
 
 
@@ -96,13 +97,13 @@ def _removed_coordinates(graph: CouplingGraph, kept: Mapping[str, list[int]]) ->
 
 def _attribute_values(graph: CouplingGraph, kept: Mapping[str, list[int]]) -> dict[str, dict[str, Any]]:
     """New values of the attributes that follow the kept channels."""
-    stays = np.concatenate([np.isin(np.arange(g.channels), kept[g.name]) for g in graph.groups] or [np.zeros(0, bool)])
+    mask = stays(graph, kept)
     values: dict[str, dict[str, Any]] = {}
     for size in graph.attributes:
-        if stays[size.channel].all():
+        if mask[size.count.channel].all():
             continue
         module, attribute, position = size.key
-        value = (size.constant + int((size.coefficient * stays[size.channel]).sum())) // size.divisor
+        value = size.count.left(mask) // size.divisor
         if position is None:
             values.setdefault(module, {})[attribute] = value
         else:

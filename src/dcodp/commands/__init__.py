@@ -1,0 +1,1 @@
+"""The commands of `dcodp`, one module for each group of them."""

@@ -1,0 +1,137 @@
+"""`trace`: run a copy of a model under observation, then solve for what can be removed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcodp.errors import InputError
+from dcodp.graph.coupling import CouplingGraph, build_graph
+from dcodp.graph.functions import SizeMode
+from dcodp.graph.labels import tensors_in
+from dcodp.graph.modules import follow_module_sizes, is_library_module, trace_attributes
+from dcodp.graph.recording import Recorder
+from dcodp.graph.solving import solve
+
+Outputs = Callable[[Any], Any]
+
+
+def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None, **named: Any) -> CouplingGraph:
+    """Record a forward pass and derive which channels are coupled.
+
+    `example_inputs`: a tuple of positional arguments (a tensor stands for a tuple of one, a dict for keyword
+    arguments). `outputs`: from the model's result, the part whose shape and values must stay (default: everything).
+    The model is left untouched: a deep copy runs without gradients, once in evaluation mode and once, if it can on
+    these inputs, in training mode, so that the pruned model trains too.
+
+    Raises InputError where the model does not run on the inputs.
+    """
+    args, kwargs = call_arguments(example_inputs, named)
+    twin = copy.deepcopy(model).eval()
+    recorder = Recorder(twin)
+    dense = trace_attributes(recorder.named_modules, recorder.reads)
+    with _modules_tracked(twin, recorder), _no_fast_path(), _random_state_kept(model), torch.no_grad():
+        try:
+            result = _observed(twin, recorder, args, kwargs)
+        except Exception as error:
+            raise InputError(
+                f"the model does not run on the example inputs: {type(error).__name__}: {error}"
+            ) from error
+        recorder.fix_all(result if outputs is None else outputs(result), "an output of the model")
+        _trace_training(twin, recorder, args, kwargs, everything=outputs is None)
+    components, attributes = solve(recorder.rules, recorder.labels, dense)
+    recorder.followings += follow_module_sizes(recorder.named_modules)
+    return build_graph(model, recorder, components, attributes)
+
+
+def _observed(twin: nn.Module, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with recorder, SizeMode(recorder):
+        return twin(*args, **kwargs)
+
+
+def _trace_training(
+    twin: nn.Module, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any], everything: bool
+) -> None:
+    """The same in training mode, where other heads may run and other sizes may be asked for.
+
+    Results must stay here too, except features that are passed along: those from which the model itself goes on.
+    Detectors that want targets do not run on images alone; then only the evaluation pass counts, and a note says so.
+    """
+    recorder.counting = False
+    recorder.modules[1:] = []
+    for module in twin.modules():
+        module.training = not _keeps_evaluating(module)
+    try:
+        result = _observed(twin, recorder, args, kwargs)
+    except Exception as error:
+        first_line = str(error).strip().splitlines()[:1]
+        recorder.notes.append(
+            "the training pass does not run on the example inputs "
+            f"({': '.join([type(error).__name__, *first_line])[:200]}) and was left out"
+        )
+        return
+    passed_on = recorder.operations.feeding_layers()
+    for tensor in tensors_in(result):
+        if everything or getattr(tensor, "_dcodp_operation", None) not in passed_on:
+            recorder.fix_all(tensor, "an output of the model in training")
+
+
+def _keeps_evaluating(module: nn.Module) -> bool:
+    """Batch norm, dropout and the like do the same to channels in both modes, without statistics or noise in this."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+    return is_library_module(module) or isinstance(module, kinds)
+
+
+def call_arguments(
+    example_inputs: Any, named: Mapping[str, Any] | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A tensor, a tuple or a dict → positional and keyword arguments."""
+    if isinstance(example_inputs, Mapping):
+        return (), {**example_inputs, **(named or {})}
+    args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+    return args, dict(named or {})
+
+
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """PyTorch's fused encoder layers hide their operations; the plain path computes the same."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _random_state_kept(model: nn.Module) -> Iterator[None]:
+    """Noise drawn during the trace leaves the caller's random numbers as they were."""
+    devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices)):
+        yield
+
+
+@contextmanager
+def _modules_tracked(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Keep `recorder.modules` at the stack of running modules."""
+    handles = []
+    for name, module in model.named_modules():
+
+        def enter(_module: nn.Module, _args: Any, name: str = name) -> None:
+            recorder.modules.append(name)
+
+        def leave(_module: nn.Module, args: Any, out: Any, name: str = name) -> None:
+            recorder.modules.pop()
+            recorder.suggest_ends(name, args, out)
+
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

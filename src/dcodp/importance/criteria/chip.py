@@ -1,0 +1,9 @@
+"""CHIP (Sui et al., NeurIPS 2021): channel independence, the very score that the paper's Eq. 10 takes over.
+
+Its authors prune layer by layer, which is this criterion with interlayer=false.
+"""
+
+from dcodp.importance.criterion import MapCriterion
+from dcodp.importance.nuclear import nuclear_coupling
+
+CRITERION = MapCriterion(nuclear_coupling)

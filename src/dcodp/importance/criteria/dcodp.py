@@ -1,0 +1,10 @@
+"""Nuclear-norm coupling (the paper's Eq. 10): how much of a layer's nuclear norm goes with a channel.
+
+Small where the map is nearly a linear combination of the layer's other maps. Computed per image, averaged, and used
+one-shot: the m smallest go (Eq. 11).
+"""
+
+from dcodp.importance.criterion import MapCriterion
+from dcodp.importance.nuclear import nuclear_coupling
+
+CRITERION = MapCriterion(nuclear_coupling)

@@ -1,0 +1,10 @@
+"""Nuclear-norm coupling with re-scoring: one channel at a time, the rest scored again after each removal.
+
+The score is the position in that order. Unlike the one-shot choice (Eq. 11) this never removes a channel together
+with all its duplicates. It works on the Gram matrix over all images, so one dependency has to hold on all of them.
+"""
+
+from dcodp.importance.criterion import GramCriterion, position_of_removal
+from dcodp.importance.greedy import greedy_removal_order
+
+CRITERION = GramCriterion(lambda gram: position_of_removal(greedy_removal_order(gram)))

@@ -1,0 +1,6 @@
+"""FPGM (He et al., CVPR 2019): filters near the geometric median of their layer go first."""
+
+from dcodp.importance import weights
+from dcodp.importance.criterion import WeightCriterion
+
+CRITERION = WeightCriterion(lambda weight, _: weights.fpgm(weight))

@@ -1,0 +1,6 @@
+"""Euclidean norm of the filters."""
+
+from dcodp.importance import weights
+from dcodp.importance.criterion import WeightCriterion
+
+CRITERION = WeightCriterion(lambda weight, _: weights.l2(weight))

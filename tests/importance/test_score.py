@@ -1,0 +1,257 @@
+"""Group scores from one streamed pass: by definition, together as alone, interrupted as in one go."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dcodp
+from dcodp.errors import InputError
+from dcodp.importance import (
+    Statistics,
+    contribution_gram,
+    gram,
+    greedy_removal_order,
+    lasso_scores,
+    names,
+    nuclear_coupling,
+    observe,
+    taylor,
+    thinet_order_from_gram,
+    weights,
+)
+from dcodp.importance.criterion import position_of_removal
+
+Batches = list[tuple[Tensor]]
+
+
+def tensors(network: nn.Module, batches: Batches) -> dict[str, Tensor]:
+    """The maps of all images, by what they are."""
+    images = torch.cat([images for (images,) in batches])
+    with torch.no_grad():
+        stem = network.norm(network.stem(images)).relu()
+        branch = network.branch(stem).relu()
+        down = network.down(stem + branch).relu()
+        pooled = nn.functional.max_pool2d(down, 3, 1, 1)
+        mix = network.mix(torch.cat([down, pooled], 1)).relu()
+    return {"stem": stem, "branch": branch, "sum": stem + branch, "down": down, "pooled": pooled, "mix": mix}
+
+
+def squared_error(network: nn.Module) -> Callable[[tuple[Tensor]], Tensor]:
+    return lambda batch: network(*batch).square().mean()
+
+
+def test_the_groups_are_what_these_tests_take_them_for(graph):
+    assert {g.name: g.layers for g in graph.groups} == {"stem": ("stem", "branch"), "down": ("down",), "mix": ("mix",)}
+
+
+def test_together_as_alone(network, graph, batches):
+    together = dcodp.score(network, graph, names(), batches, loss=squared_error(network))
+    for name in names():
+        alone = dcodp.score(network, graph, name, batches, loss=squared_error(network))
+        assert alone.keys() == together[name].keys() and alone
+        for group, scores in alone.items():
+            assert torch.equal(scores, together[name][group]), (name, group)
+            assert scores.dtype == torch.float64 and torch.isfinite(scores).all()
+
+
+def test_an_interrupted_pass_goes_on(network, graph, batches):
+    chosen, loss = ["dcodp", "chip", "dcodp_greedy", "thinet", "taylor"], squared_error(network)
+
+    def run(statistics: Statistics, batches: Batches) -> Statistics:
+        observe(statistics, batches, lambda inputs: network(*inputs), loss)
+        return statistics
+
+    whole = run(Statistics(network, graph, chosen), batches)
+    first = run(Statistics(network, graph, chosen), batches[:2])
+    second = Statistics(network, graph, chosen)
+    second.restore({key: value.clone() for key, value in first.sums.items()}, first.batches)
+    run(second, batches)
+    for name in chosen:
+        for group, scores in whole.group_scores(name).items():
+            assert torch.equal(scores, second.group_scores(name)[group])
+
+
+def test_criteria_share_what_they_both_need(network, graph):
+    assert len(Statistics(network, graph, ["dcodp", "chip"]).distinct) == 1
+    assert len(Statistics(network, graph, ["thinet", "lasso", "dcodp", "rank", "l1", "random"]).distinct) == 5
+
+
+def test_what_is_kept_does_not_grow_with_the_images(network, graph, batches):
+    sizes = []
+    for count in (1, 3):
+        statistics = Statistics(network, graph, [n for n in names() if n != "taylor"])
+        observe(statistics, batches[:count], lambda inputs: network(*inputs))
+        sizes.append({key: value.shape for key, value in statistics.sums.items()})
+    assert sizes[0] == sizes[1]
+
+
+def test_coupling_is_averaged_over_images_and_joined_over_layers(network, graph, batches):
+    maps = tensors(network, batches)
+    stem, branch = (nuclear_coupling(maps[name]).mean(0) for name in ("stem", "branch"))
+    wanted = {"sum": stem + branch, "mean": (stem + branch) / 2, "max": torch.maximum(stem, branch)}
+    wanted["consumer"] = (nuclear_coupling(maps["stem"]).mean(0) + nuclear_coupling(maps["sum"]).mean(0)) / 2
+    for aggregate, scores in wanted.items():
+        found = dcodp.score(network, graph, "dcodp", batches, aggregate=aggregate)
+        torch.testing.assert_close(found["stem"], scores)
+
+
+def test_consumers_read_a_channel_with_all_its_coordinates(network, graph, batches):
+    maps = tensors(network, batches)
+    found = dcodp.score(network, graph, "dcodp", batches, aggregate="consumer")
+    twice = torch.cat([maps["down"], maps["pooled"]], 2)  # the concatenation holds each channel twice
+    torch.testing.assert_close(found["down"], nuclear_coupling(twice).mean(0))
+    flattened = torch.stack([part.transpose(0, 1).flatten(1) for part in maps["mix"].split(2)[:2]])
+    last = maps["mix"][4:].transpose(0, 1).flatten(1)[None]
+    rows = [nuclear_coupling(part[..., None]).mean(0) for part in (*flattened.split(1), last)]
+    torch.testing.assert_close(found["mix"], sum(rows) / 3)
+
+
+def test_weights_of_producers_or_of_consumers(network, graph):
+    stem, branch = (weights.l1(layer.weight.flatten(1)) for layer in (network.stem, network.branch))
+    torch.testing.assert_close(dcodp.score(network, graph, "l1")["stem"], stem + branch)
+    read = [weights.l1(layer.weight.transpose(0, 1).flatten(1)) for layer in (network.branch, network.down)]
+    found = dcodp.score(network, graph, "l1", aggregate="consumer")
+    torch.testing.assert_close(found["stem"], sum(read) / 2)
+    mix = network.mix.weight.abs().double().sum((0, 2, 3))
+    torch.testing.assert_close(found["down"], mix[:8] + mix[8:])
+
+
+def test_random_scores_follow_the_seed(network, graph):
+    first, again, other = (dcodp.score(network, graph, "random", seed=seed) for seed in (0, 0, 1))
+    assert all(torch.equal(first[g], again[g]) and not torch.equal(first[g], other[g]) for g in first)
+
+
+def test_slimming_leaves_groups_without_batch_norm(network, graph):
+    found = dcodp.score(network, graph, "slimming")
+    assert found.keys() == {"stem"} and torch.equal(found["stem"], network.norm.weight.detach().double().abs())
+
+
+def test_taylor_by_hand(network, graph, batches):
+    found = dcodp.score(network, graph, "taylor", batches, loss=squared_error(network))
+    wanted = []
+    for batch in batches:
+        (grad,) = torch.autograd.grad(squared_error(network)(batch), [network.down.weight])
+        wanted.append(taylor(network.down.weight.flatten(1), grad.flatten(1)))
+    torch.testing.assert_close(found["down"], torch.stack(wanted).mean(0))
+
+
+def test_taylor_leaves_the_network_as_it_was(network, graph, batches):
+    network.train()
+    network.mix.eval()
+    network.stem.weight.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    state = torch.get_rng_state()
+    seen = []
+
+    def loss(batch):
+        seen.append((network.training, network.norm.training))
+        return network(*batch).square().mean() * torch.rand(())
+
+    found = dcodp.score(network, graph, "taylor", batches, loss=loss)
+    assert seen == [(True, False)] * 3 and found["stem"].min() > 0
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert network.norm.training and not network.mix.training and not network.stem.weight.requires_grad
+    assert all(parameter.grad is None for parameter in network.parameters())
+    torch.rand(())  # what was drawn before does not matter
+    again = dcodp.score(network, graph, "taylor", batches, loss=loss)
+    assert torch.equal(again["stem"], found["stem"])
+
+
+def contributions(inputs: Tensor, layer: nn.Conv2d) -> Tensor:
+    """X [positions · filters, channels] at all positions, from the definition: the layer with one channel at a time."""
+    columns = []
+    for channel in range(inputs.size(1)):
+        alone = torch.zeros_like(inputs)
+        alone[:, channel] = inputs[:, channel]
+        without_bias = nn.functional.conv2d(alone, layer.weight, None, layer.stride, layer.padding)
+        columns.append(without_bias.detach().double().flatten())
+    return torch.stack(columns, 1)
+
+
+def test_thinet_and_lasso_by_definition(network, graph, batches):
+    maps = tensors(network, batches)
+    found = dcodp.score(network, graph, ["thinet", "lasso"], batches, locations=64)  # all positions there are
+    total = torch.zeros(6, 6, dtype=torch.float64)
+    for inputs, layer in ((maps["stem"], network.branch), (maps["sum"], network.down)):
+        parts = contributions(inputs, layer)
+        total += contribution_gram(parts) / parts.sum(1).square().sum()
+    torch.testing.assert_close(found["thinet"]["stem"], position_of_removal(thinet_order_from_gram(total)))
+    torch.testing.assert_close(found["lasso"]["stem"], lasso_scores(total, total.sum(1)), rtol=1e-4, atol=1e-9)
+    both = contributions(torch.cat([maps["down"], maps["pooled"]], 1), network.mix)
+    order = thinet_order_from_gram(contribution_gram(both[:, :8] + both[:, 8:]))
+    assert found["thinet"]["down"][order].tolist() == list(range(8))
+
+
+def test_sampled_positions_follow_the_seed(network, graph, batches):
+    first, again, other = (dcodp.score(network, graph, "lasso", batches, seed=s, locations=2) for s in (0, 0, 1))
+    assert all(torch.equal(first[group], again[group]) for group in first)
+    assert not torch.equal(first["stem"], other["stem"])
+
+
+def test_groups_without_a_consumer_have_no_score_by_thinet():
+    network = nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU(), nn.Conv3d(4, 2, 1))  # none in two dimensions, that is
+    inputs = (torch.rand(1, 1, 5, 5, 5),)
+    graph = dcodp.trace(network, inputs)
+    found = dcodp.score(network, graph, ["thinet", "dcodp"], [inputs])
+    assert found["thinet"] == {} and found["dcodp"].keys() == {"0"}
+    assert dcodp.select(graph, found["thinet"], 0.5).channel_ratio == 0
+
+
+def test_greedy_joins_the_maps_of_all_layers(network, graph, batches):
+    maps = tensors(network, batches)
+    together = gram(torch.cat([maps["stem"], maps["branch"]], 2)).sum(0)
+    found = dcodp.score(network, graph, "dcodp_greedy", batches)
+    assert found["stem"][greedy_removal_order(together)].tolist() == list(range(6))
+
+
+def with_copies() -> tuple[nn.Sequential, list[int]]:
+    """Channels 2, 5, 11 and 17 of the first layer are the same, and weak."""
+    network, copies = nn.Sequential(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.Conv2d(20, 4, 3)).double(), [2, 5, 11, 17]
+    with torch.no_grad():
+        network[0].weight[copies] = 0.3 * network[0].weight[2].clone()
+        network[0].bias[copies] = 0.05
+    return network, copies
+
+
+def test_greedy_removes_copies_only_where_one_shot_removes_them_all():
+    network, copies = with_copies()
+    inputs = torch.randn(4, 3, 12, 12, dtype=torch.float64)
+    graph = dcodp.trace(network, inputs)
+    scores = dcodp.score(network, graph, ["dcodp", "dcodp_greedy"], [(inputs,)])
+    removed = {}
+    for name, found in scores.items():
+        plan = dcodp.select(graph, found, ratio=4 / 20 if name == "dcodp" else 3 / 20)
+        removed[name] = set(range(20)) - set(plan.groups["0"])
+    assert removed["dcodp"] == set(copies), "one-shot loses the channel with all its copies"
+    assert removed["dcodp_greedy"] < set(copies) and len(removed["dcodp_greedy"]) == 3
+
+    small = dcodp.prune(network, plan)
+    survivor = next(c for c in copies if c not in removed["dcodp_greedy"])
+    with torch.no_grad():  # compensation of the sum: the survivor takes over the weights of its copies
+        small[2].weight[:, plan.groups["0"].index(survivor)] = network[2].weight[:, copies].sum(1)
+    torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dcodp", {}, "importance=dcodp looks at maps; give calibration batches"),
+        ("thinet", {}, "importance=thinet looks at consumer inputs"),
+        ("taylor", {"batches": [()]}, "importance=taylor needs gradients; give a loss"),
+        ("dcodp_greedy", {"aggregate": "max"}, "aggregate=max means nothing to dcodp_greedy"),
+        ("slimming", {"aggregate": "consumer"}, "aggregate=consumer means nothing to slimming"),
+        ("l1", {"aggregate": "median"}, "aggregate=median is not known; use one of sum, mean, max, consumer"),
+        ("l0", {}, "importance=l0 is not known"),
+    ],
+)
+def test_refusals(network, graph, name, options, message):
+    with pytest.raises(InputError, match=message):
+        dcodp.score(network, graph, name, **options)
+
+
+def test_a_loss_that_is_not_finite(network, graph, batches):
+    with pytest.raises(InputError, match="the loss on a calibration batch is not finite"):
+        dcodp.score(network, graph, "taylor", batches, loss=lambda batch: network(*batch).sum() * torch.inf)
