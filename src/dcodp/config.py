@@ -215,6 +215,7 @@ def validate(config: Config) -> None:
         raise InputError("compensate=true is not available yet; leave it out")
     if config.target is not None:
         parse_target(config.target)
+        raise InputError("target is not available in runs yet; give a channel ratio")
 
 
 def parse_target(target: str) -> tuple[str, float]:
