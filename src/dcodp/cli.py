@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dcodp.commands.data import build_data_app
+from dcodp.commands.graph import graph
 from dcodp.errors import InputError
 
 Results = Annotated[Path, typer.Option(help="Folder that holds runs/ (paths.results of the runs).")]
@@ -56,6 +57,7 @@ def build_app() -> typer.Typer:
     )
     app.command()(report)
     app.command()(status)
+    app.command()(graph)
     app.add_typer(build_data_app(), name="data")
     return app
 

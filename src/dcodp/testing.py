@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from dcodp.errors import InputError
-from dcodp.graph.tracing import call_arguments
+from dcodp.graph.tracing import call_arguments, result_tensors
 from dcodp.pruning.plan import PrunePlan
 from dcodp.pruning.prune import named_tensors
 
@@ -71,7 +70,7 @@ def run(model: nn.Module, inputs: Any, outputs: Outputs | None = None, heads: Se
             result = model.eval()(*args, **kwargs)
         finally:
             model.train(was_training)
-    return [t for t in tree_leaves([result if outputs is None else outputs(result), heard]) if isinstance(t, Tensor)]
+    return result_tensors([result if outputs is None else outputs(result), heard])
 
 
 @contextmanager

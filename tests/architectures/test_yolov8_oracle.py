@@ -21,7 +21,7 @@ def build(variant):
     return enliven(model, x), x
 
 
-@pytest.fixture(scope="module", params=["n", "s"])
+@pytest.fixture(scope="module", params=["n", pytest.param("s", marks=pytest.mark.slow)])
 def traced(request):
     torch.manual_seed(0)
     model, x = build(request.param)

@@ -2,44 +2,11 @@
 
 import pytest
 import torch
+from small_nets import IMAGE, Net, conv, layers_of_groups, removed_at_half
 from torch import nn
 
 import dcodp
-from dcodp.testing import assert_equivalent, enliven
-
-
-class Net(nn.Module):
-    """Any forward over named layers, so that a test states one construction in one line."""
-
-    def __init__(self, forward, **layers):
-        super().__init__()
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-        self._forward = forward
-
-    def forward(self, x):
-        return self._forward(self, x)
-
-
-def conv(i, o, k=1, **options):
-    return nn.Conv2d(i, o, k, padding=k // 2, **options)
-
-
-IMAGE = torch.rand(2, 3, 8, 8, dtype=torch.float64)
-
-
-def removed_at_half(model, x=IMAGE, ratio=0.5):
-    """Trace, prune at random and check against the oracle; returns the graph and the pruned model."""
-    model = enliven(model.double().eval(), (x,))
-    graph = dcodp.trace(model, (x,))
-    plan = dcodp.select(graph, {g.name: torch.rand(g.channels) for g in graph.groups}, ratio=ratio)
-    small = dcodp.prune(model, plan)
-    assert_equivalent(model, small, plan, (x,))
-    return graph, small
-
-
-def layers_of_groups(graph):
-    return [set(g.layers) for g in graph.groups]
+from dcodp.testing import assert_equivalent
 
 
 def test_a_chain_has_one_group_per_inner_layer():
@@ -163,52 +130,6 @@ def test_channel_shuffle_by_view_and_transpose():
     assert [g.channels for g in graph.groups] == [4]
 
 
-class Double(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x * 2
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad * 2
-
-
-def in_place_through_a_view(m, x):
-    y = m.a(x)
-    y[:, :4].mul_(3)
-    return m.out(y)
-
-
-def written_into_zeros(m, x):
-    y = torch.zeros(len(x), 8, 8, 8, dtype=x.dtype)
-    y[:, :8] = m.a(x)
-    return m.out(y)
-
-
-@pytest.mark.parametrize(
-    "forward",
-    [
-        lambda m, x: m.out(Double.apply(m.a(x))),
-        lambda m, x: m.out(m.a(x)[:, m.a(x).mean((0, 2, 3)).argsort()]),
-        lambda m, x: m.out(m.a(x)[:, m.order]),
-        lambda m, x: m.out(m.a(x).roll(1, 1)),
-        lambda m, x: m.out(m.a(x).flip(1)),
-        lambda m, x: m.out(m.a(x).softmax(1)),
-        lambda m, x: m.out(m.a(x)[:, ::2].repeat(1, 2, 1, 1)),
-        lambda m, x: m.out(torch.ops.aten.roll(m.a(x), [2], [1])),
-        lambda m, x: m.out(torch.cumsum(m.a(x), 1)),
-        lambda m, x: m.out(nn.functional.layer_norm(m.a(x), (8, 8, 8))),
-        lambda m, x: m.out(nn.functional.pad(m.a(x)[:, :6], (0, 0, 0, 0, 1, 1))),
-        in_place_through_a_view,
-        written_into_zeros,
-    ],
-)
-def test_what_is_not_understood_is_frozen_and_never_wrong(forward):
-    model = Net(forward, a=conv(3, 8, 3), out=conv(8, 2))
-    model.register_buffer("order", torch.tensor([3, 1, 2, 0, 4, 5, 7, 6]))
-    removed_at_half(model)
-
-
 def test_other_inputs_outputs_and_precision():
     class TwoInputs(nn.Module):
         def __init__(self):
@@ -246,6 +167,26 @@ def test_the_model_is_left_untouched():
 def test_a_model_that_does_not_run_says_so():
     with pytest.raises(dcodp.InputError, match="does not run on the example inputs"):
         dcodp.trace(conv(3, 4), (torch.rand(1, 5, 8, 8),))
+
+
+class Answer:
+    def __init__(self, scores):
+        self.scores = scores
+
+
+def test_results_in_any_object_stay():
+    model = Net(lambda m, x: Answer({"all": [m.out(m.a(x))]}), a=conv(3, 8), out=conv(8, 2))
+    graph, _ = removed_at_half(model)
+    assert layers_of_groups(graph) == [{"a"}]
+    with pytest.raises(dcodp.InputError, match="no tensors were found"):
+        dcodp.trace(model.float(), (IMAGE.float(),), outputs=lambda r: None)
+
+
+def test_a_model_that_cannot_be_copied_says_so():
+    model = conv(3, 8)
+    model.kept = model(IMAGE.float())
+    with pytest.raises(dcodp.InputError, match="cannot be copied"):
+        dcodp.trace(model, (IMAGE.float(),))
 
 
 def test_explain_names_groups_parents_and_reasons():

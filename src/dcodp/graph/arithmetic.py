@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from dcodp.graph.labels import FIXED, Axes, is_zero, labels_of, result, tensors_in
+from dcodp.graph.labels import FIXED, Axes, is_zero, labels_of, operation, result, tensors_in
 
 if TYPE_CHECKING:
     from dcodp.graph.recording import Recorder
@@ -89,8 +89,8 @@ def group_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dic
 def layer_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     x, shape = args[0], args[1]
     normalised = range(x.dim() - len(shape), x.dim())
-    recorder.fix_dims(x, normalised, f"{func} mixes the channels")
-    recorder.fix_all(args[2:4], f"{func} mixes the channels")
+    recorder.fix_dims(x, normalised, f"{operation(func)} mixes the channels")
+    recorder.fix_all(args[2:4], f"{operation(func)} mixes the channels")
     for tensor in tensors_in(out)[:1]:
         result(tensor, [a if d not in normalised else None for d, a in enumerate(labels_of(x))])
 
@@ -112,7 +112,7 @@ def reduction(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict
     x = args[0]
     dims = _dims(func, args, kwargs, x.dim())
     if not (func._schema.name == "aten::sum" and is_zero(x)):
-        recorder.fix_dims(x, dims, f"{func} mixes the channels")
+        recorder.fix_dims(x, dims, f"{operation(func)} mixes the channels")
     for tensor in tensors_in(out):
         kept = [a for d, a in enumerate(labels_of(x)) if d not in dims]
         if tensor.dim() == x.dim():
@@ -124,7 +124,7 @@ def along(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str
     """softmax, sort, top-k, cumulative sums: the dimension worked along is fixed, the others pass."""
     x = args[0]
     dims = _dims(func, args, kwargs, x.dim())
-    recorder.fix_dims(x, dims, f"{func} mixes the channels")
+    recorder.fix_dims(x, dims, f"{operation(func)} mixes the channels")
     for tensor in tensors_in(out):
         result(tensor, [None if d in dims else a for d, a in enumerate(labels_of(x))])
 

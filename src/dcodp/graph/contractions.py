@@ -61,8 +61,9 @@ def _grouped(
     w = labels_of(weight)
     recorder.fix(w[1], "channels inside a group of a convolution")
     if inputs is None or w[0] is None or not recorder.owns_groups(weight):
-        recorder.fix(inputs, "grouped convolution with a fixed number of groups")
-        recorder.fix(w[0], "grouped convolution with a fixed number of groups")
+        reason = "grouped convolution of fixed channels" if inputs is None else "a fixed number of groups"
+        recorder.fix(inputs, reason)
+        recorder.fix(w[0], reason)
         return None
     blocks = inputs.reshape(groups, -1)
     own = w[0].reshape(groups, -1)

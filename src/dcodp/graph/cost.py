@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dcodp.graph.coupling import CouplingGraph
 
 Dimension = tuple[np.ndarray | None, int]  # labels (None: nothing can be removed) and size
-Kept = Mapping[str, Sequence[int]]  # group → kept channels; all channels of groups that are not named
+Kept = Mapping[str, Sequence[int] | np.ndarray]  # group → kept channels; all channels of groups that are not named
 
 
 @dataclass(frozen=True, eq=False)

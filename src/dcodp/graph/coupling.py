@@ -80,6 +80,9 @@ class CouplingGraph:
     lengths: dict[tuple[str, str], int] = field(default_factory=dict)  # of list attributes among them
     parameters: tuple[str, ...] = ()  # those of `shapes` that are parameters
     contractions: list[Contraction] = field(default_factory=list)  # what the evaluation pass computed
+    maps: dict[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # layer → its output's height and width; () if they vary
     notes: list[str] = field(default_factory=list)  # what a person should know about the trace
 
     def explain(self) -> str:
@@ -121,6 +124,7 @@ def build_graph(
         },
         parameters=tuple(name for name, _ in model.named_parameters()),
         contractions=[spent.counted(components, channel_of) for spent in recorder.spent],
+        maps=recorder.operations.maps,
         notes=list(recorder.notes),
     )
 
@@ -229,7 +233,7 @@ def _frozen(
             stuck, counts = np.unique(owners[channel_of[owners] < 0], return_counts=True)
             reasons = Counter()
             for component, count in zip(stuck.tolist(), counts.tolist(), strict=True):
-                reasons[components.reason(component) or "the only channel of its kind"] += count
+                reasons[components.reason(component) or "tied to each other: all go or none"] += count
             if labels is None:
                 reasons["a layer with one filter"] += tensor.size(dim)
             if reasons:
@@ -260,7 +264,7 @@ def _attributes(
             sizes[key] = (form, following.denominator)
         else:
             guesses[key].append(form)
-    read = {leaf.key for origin in recorder.reads for leaf in leaves(origin) if hasattr(leaf, "key")}
+    read = {leaf.key for origin in recorder.uses.read for leaf in leaves(origin) if hasattr(leaf, "key")}
     for key, forms in guesses.items():
         if key not in read and key not in found and all(f == forms[0] for f in forms):
             sizes.setdefault(key, (forms[0], 1))

@@ -38,4 +38,6 @@ def as_text(graph: CouplingGraph, width: int = 200) -> str:
     console = Console(width=width, no_color=True)
     with console.capture() as captured:
         console.print(explanation(graph))
+        for note in graph.notes:
+            console.print(note, markup=False, soft_wrap=True)
     return captured.get()

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from dcodp.graph.labels import labels_of, put_labels
-from dcodp.graph.sizes import FromDimension, TracedInt, leaves, origin_of
+from dcodp.graph.sizes import FromDimension, TracedInt, Uses, leaves, origin_of
 
 if TYPE_CHECKING:
     from dcodp.graph.recording import Recorder
@@ -36,12 +36,14 @@ class SizeMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func == SHAPE_GETTER:
-            return traced_shape(args[0], func(*args))
+            return traced_shape(args[0], func(*args), self.recorder.uses)
         if func is torch.Tensor.size:
-            return _traced_size(func, args, kwargs)
+            return _traced_size(func, args, kwargs, self.recorder.uses)
+        if func in NOISE:  # does the same to all channels, or nothing
+            return args[0]
         for value in tree_leaves((args, kwargs)):
             if isinstance(value, TracedInt):
-                value.note_read()
+                value.note_read() if _sizes_understood(func) else value.note_value()
         self.recorder.hint, self.recorder.sizes_seen = _hint(func, args, kwargs), func in HANDLERS
         try:
             out = func(*args, **kwargs)
@@ -53,19 +55,24 @@ class SizeMode(TorchFunctionMode):
         return out
 
 
-def traced_shape(tensor: Tensor, shape: torch.Size) -> torch.Size:
+def _sizes_understood(func: Any) -> bool:
+    """Whether handlers or label rules look after the integers that a function is given."""
+    return func in HANDLERS or func in GROUPED or getattr(func, "__name__", "").startswith("deform_conv2d")
+
+
+def traced_shape(tensor: Tensor, shape: torch.Size, uses: Uses | None = None) -> torch.Size:
     """The shape with labelled dimensions as `TracedInt`s."""
     axes = labels_of(tensor)
     if all(a is None for a in axes):
         return shape
     return torch.Size(
-        size if a is None else TracedInt(size, FromDimension(a)) for size, a in zip(shape, axes, strict=True)
+        size if a is None else TracedInt(size, FromDimension(a), uses) for size, a in zip(shape, axes, strict=True)
     )
 
 
-def _traced_size(func: Any, args: Any, kwargs: Any) -> Any:
+def _traced_size(func: Any, args: Any, kwargs: Any, uses: Uses) -> Any:
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
-    shape = traced_shape(args[0], func(args[0]))
+    shape = traced_shape(args[0], func(args[0]), uses)
     return shape if dim is None else shape[dim]
 
 
@@ -75,6 +82,11 @@ def _sizes(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, start: int 
     return list(rest[0]) if len(rest) == 1 and isinstance(rest[0], list | tuple | torch.Size) else list(rest)
 
 
+F = nn.functional
+NOISE = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
+         torch.feature_dropout, torch.alpha_dropout)  # fmt: skip
+# Functions that are told a number of groups, which the label rules look after.
+GROUPED = (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.group_norm)
 VIEWS = (torch.Tensor.view, torch.Tensor.reshape, torch.reshape)
 EXPANDS = (torch.Tensor.expand,)
 UNFLATTENS = (torch.Tensor.unflatten, torch.unflatten)
@@ -131,7 +143,7 @@ def _split(recorder: Recorder, args: Any, kwargs: Any, out: Any) -> None:
     dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
     sizes = list(size) if isinstance(size, list | tuple) else [size] * len(out)
     for piece, wanted in zip(out, sizes, strict=True):
-        if piece.size(dim) == wanted:  # the last piece may be smaller
+        if piece.size(dim) == int(wanted):  # the last piece may be smaller
             recorder.require(wanted, labels_of(piece)[dim], piece.size(dim))
     recorder.suggest_pieces([labels_of(p)[dim] for p in out])
 

@@ -111,6 +111,11 @@ def tensors_in(tree: Any) -> list[Tensor]:
     return [x for x in tree_flatten(tree)[0] if isinstance(x, Tensor)]
 
 
+def operation(func: Any) -> str:
+    """An ATen overload's name for people."""
+    return func._schema.name.split("::")[-1].strip("_")
+
+
 def is_zero(tensor: Tensor) -> bool:
     """Whether removed channels hold 0 in this tensor (so that a sum over channels does not miss them)."""
     return getattr(tensor, "_dcodp_zero", False)

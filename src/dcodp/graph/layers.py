@@ -20,10 +20,14 @@ class OperationGraph:
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
+        self.maps: dict[str, tuple[int, ...]] = {}  # layer → height and width of its output; () if they vary
 
     def record(self, inputs: list[Tensor], outputs: list[Tensor], layer: str | None) -> None:
         sources = {getattr(t, "_dcodp_operation", None) for t in inputs} - {None}
         self.operations.append(Operation(tuple(sorted(sources)), layer))  # type: ignore[arg-type]
+        if layer is not None and outputs:
+            size = tuple(outputs[0].shape[2:])
+            self.maps[layer] = size if self.maps.get(layer, size) == size else ()
         for tensor in outputs:
             tensor._dcodp_operation = len(self.operations) - 1  # type: ignore[attr-defined]
 

@@ -10,7 +10,12 @@ import numpy as np
 from torch import nn
 
 from dcodp.graph.labels import labels_of
-from dcodp.graph.sizes import AttributeKey, FromAttribute, TracedInt
+from dcodp.graph.sizes import AttributeKey, FromAttribute, TracedInt, Uses
+
+# torch.nn's modules with parameters whose sizes are understood
+KNOWN = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
+         nn.PReLU, nn.Embedding, nn.MultiheadAttention, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList,
+         nn.ParameterDict)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +34,13 @@ def is_library_module(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.")
 
 
-def trace_attributes(modules: dict[str, nn.Module], reads: list[Any]) -> dict[AttributeKey, int]:
+def is_opaque(module: nn.Module) -> bool:
+    """One of torch.nn's modules that keeps more about its parameters than is understood (recurrent ones, say)."""
+    inherited = [kind for kind in type(module).__mro__ if kind is not nn.Module]
+    return not isinstance(module, KNOWN) and any(kind.__module__.startswith("torch.nn.modules.") for kind in inherited)
+
+
+def trace_attributes(modules: dict[str, nn.Module], uses: Uses) -> dict[AttributeKey, int]:
     """Replace the integer attributes of a (copied) model's own modules by `TracedInt`s; returns their values.
 
     torch.nn's modules are left out: what their numbers mean is known (`follow_module_sizes`).
@@ -41,11 +52,11 @@ def trace_attributes(modules: dict[str, nn.Module], reads: list[Any]) -> dict[At
         for key, value in list(vars(module).items()):
             if type(value) is int:
                 dense[name, key, None] = value
-                vars(module)[key] = TracedInt(value, FromAttribute((name, key, None)), reads)
+                vars(module)[key] = TracedInt(value, FromAttribute((name, key, None)), uses)
             elif type(value) in (list, tuple) and value and all(type(v) is int for v in value):
                 dense.update({(name, key, i): v for i, v in enumerate(value)})
                 vars(module)[key] = type(value)(
-                    TracedInt(v, FromAttribute((name, key, i)), reads) for i, v in enumerate(value)
+                    TracedInt(v, FromAttribute((name, key, i)), uses) for i, v in enumerate(value)
                 )
     return dense
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcodp.graph.labels import FIXED, Axes, is_zero, labels_of, result, spread, tensors_in, varying_dims
+from dcodp.graph.labels import FIXED, Axes, is_zero, labels_of, operation, result, spread, tensors_in, varying_dims
 
 if TYPE_CHECKING:
     from dcodp.graph.recording import Recorder
@@ -27,7 +27,7 @@ def view(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         shape = [out.size(d) if d in outer else 1 for d in range(out.dim())]
         for dim in inner:
             labels = labels_of(x)[dim]
-            if labels is not None:
+            if labels is not None and not _all_tied(recorder, labels):
                 laid = spread(labels, dim - inner.start, torch.Size(x.size(d) for d in inner))
                 _read_off(recorder, laid.reshape(shape), axes)
     result(out, axes, is_zero(x))
@@ -69,11 +69,12 @@ def carry(
     outputs = tensors_in(out)
     axes: list[Axes] = [[None] * t.dim() for t in outputs]
     if dims and x.numel() == 0:
-        recorder.fix_dims(x, dims, f"{func} of an empty tensor")
+        recorder.fix_dims(x, dims, f"{operation(func)} of an empty tensor")
         dims = []
     for dim in dims:
         labels = labels_of(x)[dim]
-        assert labels is not None
+        if labels is None or _all_tied(recorder, labels):
+            continue
         moved = tensors_in(func(spread(labels, dim, x.shape), *args[1:], **kwargs))
         for target, where_to in zip(axes, moved, strict=True):
             _read_off(recorder, where_to, target)
@@ -81,12 +82,20 @@ def carry(
         result(tensor, target, is_zero(x))
 
 
+def _all_tied(recorder: Recorder, labels: np.ndarray) -> bool:
+    """Whether repeated shuffling has left one kind of channel, whose place cannot be read off any more."""
+    tied = bool((labels == labels[0]).all())
+    if tied:
+        recorder.fix(labels, "tied to each other: all go or none")
+    return tied
+
+
 def _read_off(recorder: Recorder, moved: Tensor, axes: Axes) -> None:
     """Find the dimension of `moved` (labels after the operation) that now carries the channels."""
     dims = varying_dims(moved)
     if not dims:
         if moved.numel():
-            recorder.fix(moved.flatten()[:1].numpy(), "a single channel is picked out")
+            recorder.fix(moved.flatten()[:1].numpy(), "one kind of channel alone is picked out")
         return
     dim = recorder.choose_dim(dims)
     moved = moved[tuple(slice(None) if d in dims else slice(0, 1) for d in range(moved.dim()))]
@@ -115,7 +124,7 @@ def pick(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     position = names.index(key)
     dim = kwargs.get(key, args[position] if position < len(args) else func._schema.arguments[position].default_value)
     fixed = [int(d) % x.dim() for d in (dim if isinstance(dim, list | tuple) else [dim])] if x.dim() else []
-    recorder.fix_dims(x, fixed or range(x.dim()), f"{func} picks channels by number")
+    recorder.fix_dims(x, fixed or range(x.dim()), f"{operation(func)} picks channels by number")
     carry(
         recorder, func, args, kwargs, out, [d for d, a in enumerate(labels_of(x)) if a is not None and d not in fixed]
     )
@@ -207,6 +216,19 @@ def pixel_unshuffle(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs
     axes = labels_of(x)
     channel = None if axes[-3] is None else np.repeat(axes[-3], factor * factor)
     result(out, [*axes[:-3], channel, None, None], is_zero(x))
+
+
+def gated(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    """glu: the halves of a dimension are multiplied, so they lose the same positions."""
+    x = args[0]
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % x.dim()
+    axes = list(labels_of(x))
+    labels = axes[dim]
+    if labels is not None:
+        one, other = np.split(labels, 2)
+        recorder.tie(one, other)
+        axes[dim] = one
+    result(out, axes, is_zero(x))
 
 
 def channel_shuffle(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:

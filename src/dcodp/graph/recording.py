@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dcodp.graph.cost import Dimension, Spent
 from dcodp.graph.labels import Labels, labels_of, put_labels, tensors_in
 from dcodp.graph.layers import OperationGraph
-from dcodp.graph.modules import Following, suggest
+from dcodp.graph.modules import Following, is_opaque, suggest
 from dcodp.graph.rules import LAYER_RULES, rule_for
-from dcodp.graph.sizes import SizeRule, TracedInt, origin_of
+from dcodp.graph.sizes import SizeRule, TracedInt, Uses, origin_of
 
 
 class Recorder(TorchDispatchMode):
@@ -28,7 +28,7 @@ class Recorder(TorchDispatchMode):
         self.hint: list[Any] | None = None  # the sizes of the view under way, as the model wrote them
         self.sizes_seen = False  # whether the function under way has its sizes checked by functions.py
         self.modules: list[str] = [""]  # the modules whose forward is running, innermost last
-        self.reads: list[Any] = []  # attributes that the model's code used
+        self.uses = Uses(modules=self.modules)  # what the model's code did with sizes and attributes
         self.named_modules = dict(model.named_modules())
         self.owner: dict[int, str] = {}  # id of a parameter or buffer → its first state-dict name
         self.used: set[str] = set()  # names of those that the forward pass read
@@ -46,7 +46,10 @@ class Recorder(TorchDispatchMode):
                 self.owner[id(tensor)] = name
                 put_labels(tensor, [self.labels.fresh(size) for size in tensor.shape])
                 tensor._dcodp_zero = True  # type: ignore[attr-defined]
-                tensor._dcodp_module = self.named_modules[name.rpartition(".")[0]]  # type: ignore[attr-defined]
+                module = self.named_modules[name.rpartition(".")[0]]
+                tensor._dcodp_module = module  # type: ignore[attr-defined]
+                if is_opaque(module):
+                    self.fix_all(tensor, f"{type(module).__name__} keeps the sizes of its parameters")
 
     # --- what rules ask for ---
 
@@ -130,7 +133,11 @@ class Recorder(TorchDispatchMode):
         self.followings += suggest(self.modules[-1], self.named_modules, pieces)
 
     def suggest_ends(self, name: str, args: Any, out: Any) -> None:
-        """`in_channels` and `out_channels` of a container mean what enters and leaves it."""
+        """`in_channels` and `out_channels` of a container mean what enters and leaves it; of a norm, what it norms."""
+        module = self.named_modules[name]
+        if isinstance(module, nn.modules.batchnorm._NormBase) and not module.affine and not module.track_running_stats:
+            labels = labels_of(args[0])[1]
+            self.followings += [] if labels is None else [Following(name, "num_features", labels)]
         for ends, key in ((args, "in_channels"), (out, "out_channels")):
             axes = [labels_of(t)[1] for t in tensors_in(ends) if t.dim() == 4]
             self.followings += suggest(name, self.named_modules, axes, only=key)

@@ -30,6 +30,7 @@ from dcodp.graph.labels import labels_of, result, tensors_in
 from dcodp.graph.movement import (
     cat,
     channel_shuffle,
+    gated,
     gather,
     index,
     index_put,
@@ -55,7 +56,7 @@ def embedding(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict
 
 
 def like(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-    """zeros_like and kin: shaped like their argument, channels included."""
+    """zeros_like and kin, noise written in place: shaped like their argument, channels included."""
     result(out, labels_of(args[0]), func._schema.name == "aten::zeros_like")
 
 
@@ -102,10 +103,12 @@ def _table() -> dict[str, Rule]:
         cat: "cat",
         stack: "stack",
         pixel_shuffle: "pixel_shuffle",
+        gated: "glu",
         pixel_unshuffle: "pixel_unshuffle",
         channel_shuffle: "native_channel_shuffle channel_shuffle",
         embedding: "embedding",
-        like: "zeros_like ones_like empty_like full_like rand_like randn_like",
+        like: "zeros_like ones_like empty_like full_like rand_like randn_like bernoulli bernoulli_ uniform_ normal_ "
+        "exponential_ random_",
         fresh: "new_zeros new_ones new_empty new_full new_empty_strided",
         pointwise: "copy_ fill_ zero_ copy hardswish_ floor_divide floor_divide_ native_dropout _prelu_kernel",
     }

@@ -9,7 +9,7 @@ make all rules hold whatever channels are removed; where none can, it ties or fi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,24 +40,47 @@ class Arithmetic:
     right: Any
 
 
+@dataclass(eq=False)
+class Uses:
+    """What the model's code did with the numbers it was given."""
+
+    read: list[Any] = field(default_factory=list)  # origins that it looked at
+    fixed: list[tuple[Any, int, str]] = field(default_factory=list)  # origins whose number must stay, and where
+    modules: list[str] = field(default_factory=list)  # the modules whose forward is running, innermost last
+
+    def fix(self, origin: Any, value: int) -> None:
+        self.fixed.append((origin, value, (self.modules[-1] if self.modules else "") or "the model"))
+
+
 class TracedInt(int):
-    """An int that remembers its origin through + - * //; anything else gives a plain number."""
+    """An int that remembers its origin through + - * //.
+
+    Anything else (powers, quotients, floats) gives a plain number, which the pruned model would compute differently:
+    then the number must stay. Two of them that were found equal must stay equal, since the code chose its way by that.
+    (Python asks us first except where a float stands on the left: `0.5 * n` goes unseen, `n * 0.5` does not.)
+    """
 
     origin: Any
-    read: list[Any] | None
+    uses: Uses | None
 
-    def __new__(cls, value: int, origin: Any, read: list[Any] | None = None) -> TracedInt:
+    def __new__(cls, value: int, origin: Any, uses: Uses | None = None) -> TracedInt:
         self = super().__new__(cls, value)
-        self.origin, self.read = origin, read
+        self.origin, self.uses = origin, uses
         return self
 
     def _derive(self, operator: str, left: Any, right: Any, value: int) -> TracedInt:
         self.note_read()
-        return TracedInt(value, Arithmetic(operator, origin_of(left), origin_of(right)), self.read)
+        return TracedInt(value, Arithmetic(operator, origin_of(left), origin_of(right)), self.uses)
 
     def note_read(self) -> None:
-        if self.read is not None:
-            self.read.append(self.origin)
+        if self.uses is not None:
+            self.uses.read.append(self.origin)
+
+    def note_value(self) -> None:
+        """The number itself matters, not only as a size."""
+        self.note_read()
+        if self.uses is not None:
+            self.uses.fix(self.origin, int(self))
 
     def __add__(self, other: Any) -> Any:
         return self._derive("+", self, other, int(self) + int(other)) if isinstance(other, int) else int(self) + other
@@ -71,29 +94,64 @@ class TracedInt(int):
     def __rsub__(self, other: Any) -> Any:
         return self._derive("-", other, self, int(other) - int(self)) if isinstance(other, int) else other - int(self)
 
+    def __neg__(self) -> Any:
+        return self._derive("-", 0, self, -int(self))
+
     def __mul__(self, other: Any) -> Any:
-        return self._derive("*", self, other, int(self) * int(other)) if isinstance(other, int) else int(self) * other
+        if isinstance(other, int):
+            return self._derive("*", self, other, int(self) * int(other))
+        return self._plain(int.__mul__, other)
 
     def __rmul__(self, other: Any) -> Any:
-        return self._derive("*", other, self, int(other) * int(self)) if isinstance(other, int) else other * int(self)
+        if isinstance(other, int):
+            return self._derive("*", other, self, int(other) * int(self))
+        return self._plain(int.__rmul__, other)
 
     def __floordiv__(self, other: Any) -> Any:
-        return (
-            self._derive("//", self, other, int(self) // int(other)) if isinstance(other, int) else int(self) // other
-        )
+        if isinstance(other, int):
+            return self._derive("//", self, other, int(self) // int(other))
+        return self._plain(int.__floordiv__, other)
 
     def __rfloordiv__(self, other: Any) -> Any:
-        return (
-            self._derive("//", other, self, int(other) // int(self)) if isinstance(other, int) else other // int(self)
-        )
+        if isinstance(other, int):
+            return self._derive("//", other, self, int(other) // int(self))
+        return self._plain(int.__rfloordiv__, other)
 
-    def __pow__(self, other: Any, modulo: Any = None) -> Any:  # attention scales: a constant of the dense net
-        self.note_read()
+    def _plain(self, operation: Any, other: Any) -> Any:
+        """Arithmetic with something else than an int; tensors and lists take over with the number."""
+        if isinstance(other, float):
+            self.note_value()
+        return operation(int(self), other)
+
+    def __pow__(self, other: Any, modulo: Any = None) -> Any:
+        self.note_value()
         return pow(int(self), other, modulo)
 
+    def __rpow__(self, other: Any, modulo: Any = None) -> Any:
+        self.note_value()
+        return pow(other, int(self), modulo)
+
     def __truediv__(self, other: Any) -> Any:
-        self.note_read()
+        self.note_value()
         return int(self) / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        self.note_value()
+        return other / int(self)
+
+    def __float__(self) -> float:
+        self.note_value()
+        return float(int(self))
+
+    def __eq__(self, other: object) -> bool:
+        equal = int(self) == other
+        if equal and isinstance(other, TracedInt) and self.uses is not None:
+            self.note_read()
+            self.uses.fix(Arithmetic("-", self.origin, origin_of(other)), 0)
+        return equal
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __reduce__(self) -> Any:
         return int, (int(self),)

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dcodp.errors import InputError
 from dcodp.graph.coupling import CouplingGraph, build_graph
 from dcodp.graph.functions import SizeMode
-from dcodp.graph.labels import tensors_in
 from dcodp.graph.modules import follow_module_sizes, is_library_module, trace_attributes
 from dcodp.graph.recording import Recorder
+from dcodp.graph.sizes import SizeRule
 from dcodp.graph.solving import solve
 
 Outputs = Callable[[Any], Any]
@@ -32,9 +32,9 @@ def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None,
     Raises InputError where the model does not run on the inputs.
     """
     args, kwargs = call_arguments(example_inputs, named)
-    twin = copy.deepcopy(model).eval()
+    twin = _copied(model).eval()
     recorder = Recorder(twin)
-    dense = trace_attributes(recorder.named_modules, recorder.reads)
+    dense = trace_attributes(recorder.named_modules, recorder.uses)
     with _modules_tracked(twin, recorder), _no_fast_path(), _random_state_kept(model), torch.no_grad():
         try:
             result = _observed(twin, recorder, args, kwargs)
@@ -42,9 +42,13 @@ def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None,
             raise InputError(
                 f"the model does not run on the example inputs: {type(error).__name__}: {error}"
             ) from error
-        recorder.fix_all(result if outputs is None else outputs(result), "an output of the model")
+        kept = result_tensors(result if outputs is None else outputs(result))
+        if not kept:
+            raise InputError("no tensors were found in the model's result; give outputs=, a function that returns them")
+        recorder.fix_all(kept, "an output of the model")
         _trace_training(twin, recorder, args, kwargs, everything=outputs is None)
-    components, attributes = solve(recorder.rules, recorder.labels, dense)
+    values = [SizeRule(origin, None, size, where) for origin, size, where in recorder.uses.fixed]
+    components, attributes = solve(recorder.rules + values, recorder.labels, dense)
     recorder.followings += follow_module_sizes(recorder.named_modules)
     return build_graph(model, recorder, components, attributes)
 
@@ -76,7 +80,7 @@ def _trace_training(
         )
         return
     passed_on = recorder.operations.feeding_layers()
-    for tensor in tensors_in(result):
+    for tensor in result_tensors(result):
         if everything or getattr(tensor, "_dcodp_operation", None) not in passed_on:
             recorder.fix_all(tensor, "an output of the model in training")
 
@@ -85,6 +89,39 @@ def _keeps_evaluating(module: nn.Module) -> bool:
     """Batch norm, dropout and the like do the same to channels in both modes, without statistics or noise in this."""
     kinds = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
     return is_library_module(module) or isinstance(module, kinds)
+
+
+def result_tensors(result: Any) -> list[Tensor]:
+    """All tensors in nested containers, dataclasses and plain objects, each once, in order."""
+    found: dict[int, Tensor] = {}
+    seen: dict[int, Any] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Tensor):
+            found.setdefault(id(value), value)
+        elif id(value) not in seen and not isinstance(value, str | bytes | int | float | nn.Module | type):
+            seen[id(value)] = value
+            if isinstance(value, Mapping):
+                parts = list(value.values())
+            elif isinstance(value, list | tuple | set | frozenset):
+                parts = list(value)
+            else:
+                parts = list(getattr(value, "__dict__", {}).values())
+            for part in parts:
+                visit(part)
+
+    visit(result)
+    return list(found.values())
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        problem = f"the model cannot be copied: {type(error).__name__}: {error}"
+        raise InputError(
+            f"{problem}; run it under torch.no_grad() before, and keep no results in its modules"
+        ) from error
 
 
 def call_arguments(

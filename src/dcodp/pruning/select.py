@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dcodp.config import parse_target
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph, Group
 from dcodp.graph.cost import stays
+from dcodp.pruning.allocate import Counts, Ranking, check_reached, counts_for, local_counts, share_left
+from dcodp.pruning.allocate import kept_count as kept_count
 from dcodp.pruning.plan import PrunePlan
 
 
@@ -25,40 +28,75 @@ def select(
     min_channels: int = 1,
     ignore: Sequence[str] = (),
     interlayer: bool = True,
+    scope: str = "local",
+    target: str | None = None,
 ) -> PrunePlan:
-    """Remove the lowest-scored `ratio` of the channels of every group (the paper's local pruning, Eq. 11).
+    """Remove the lowest-scored channels of the coupling groups.
 
-    `scores[group.name]` is a tensor [channels]; a group without scores is left alone. `ratio` may be given per group
-    (name patterns → ratios). At least `min_channels` channels stay, and kept channels are a multiple of `round_to`
-    where the group is large enough. `ignore` are patterns (as in the shell) of layer or group names to leave alone;
-    one that matches nothing is an error. `interlayer=False` leaves groups with several layers alone.
+    `scores[group.name]` is a tensor [channels]; a group without scores is left alone. `scope="local"` removes `ratio`
+    of the channels of every group (the paper's local pruning, Eq. 11); ratios may be given per group (name patterns →
+    ratios). `scope="global"` removes the lowest `ratio` of all channels together, after `allocate.Ranking` has put the
+    groups on one scale. `target` ("flops:0.5", "parameters:0.5": the share to keep, frozen layers included) takes the
+    place of `ratio`: the ratio or threshold that meets it within 1 % of the dense net is found by counting.
 
-    Raises InputError for scores of the wrong shape or with NaN, ratios outside [0, 1) and unmatched patterns.
+    At least `min_channels` channels stay, and kept channels are a multiple of `round_to` where the group is large
+    enough. `ignore` are patterns (as in the shell) of layer or group names to leave alone; one that matches nothing is
+    an error. `interlayer=False` leaves groups with several layers alone.
+
+    Raises InputError for scores of the wrong shape or with NaN, ratios outside [0, 1), unmatched patterns, an unknown
+    scope and a target that cannot be met.
     """
     _check(graph, scores)
     ratios = _ratios(graph.groups, ratio)
+    if scope not in ("local", "global"):
+        raise InputError(f"scope={scope} is not known; use local or global")
+    if isinstance(ratio, Mapping) and (target is not None or scope == "global"):
+        raise InputError("ratios per group are for scope=local without a target; give one number")
     left_alone = _matched(graph.groups, ignore)
-    keep = {}
-    for group in graph.groups:
-        untouched = group.name not in scores or group.name in left_alone or (group.coupled and not interlayer)
-        count = group.channels if untouched else kept_count(group.channels, ratios[group.name], round_to, min_channels)
-        keep[group.name] = lowest_removed(scores.get(group.name), group.channels, count)
-    settings = {"ratio": ratio if isinstance(ratio, float | int) else dict(ratio), "round_to": round_to,
-                "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer}  # fmt: skip
+    free = [g for g in graph.groups if g.name in scores and g.name not in left_alone and (interlayer or not g.coupled)]
+    settings = {"ratio": dict(ratio) if isinstance(ratio, Mapping) else ratio, "round_to": round_to,
+                "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer, "scope": scope,
+                "target": target}  # fmt: skip
+    if target is None and scope == "local":
+        counts = local_counts(free, ratios, round_to, min_channels)
+    else:
+        kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))  # type: ignore[arg-type]
+        counts, settings["kept_share"] = _budgeted(graph, free, scores, scope, kind, wanted, round_to, min_channels)
+        if target is not None:
+            settings["ratio"] = None
+    keep = {g.name: lowest_removed(scores[g.name], g.channels, counts[g.name]) for g in free}
     return make_plan(graph, keep, settings)
 
 
-def kept_count(channels: int, ratio: float, round_to: int = 1, min_channels: int = 1) -> int:
-    """Channels that stay of `channels`: (1 − ratio), to the nearest multiple of `round_to` that leaves at least one."""
-    wanted = channels * (1 - ratio)
-    count = int(wanted / round_to + 0.5) * round_to if round_to > 1 else channels - int(channels * ratio + 0.5)
-    count = max(count, min(channels, max(min_channels, round_to)))
-    return min(channels, count)
+def _budgeted(
+    graph: CouplingGraph,
+    free: Sequence[Group],
+    scores: Mapping[str, Tensor],
+    scope: str,
+    kind: str,
+    wanted: float,
+    round_to: int,
+    min_channels: int,
+) -> tuple[Counts, float]:
+    """Counts that leave `wanted` of the net's FLOPs, parameters or free channels, and the share that they leave."""
+    ranking = Ranking(free, scores)
+    left = share_left(graph, kind, scores)
+
+    def counts_at(ratio: float) -> Counts:
+        if scope == "global":
+            return ranking.counts(ratio, round_to, min_channels)
+        return local_counts(free, {g.name: ratio for g in free}, round_to, min_channels)
+
+    counts = counts_for(left, counts_at, wanted, ranking, round_to, min_channels)
+    reached = left(counts)
+    if kind != "channels":
+        check_reached(f"{kind}:{wanted:g}", wanted, reached, left(counts_at(1.0)))
+    return counts, reached
 
 
-def lowest_removed(scores: Tensor | None, channels: int, count: int) -> list[int]:
+def lowest_removed(scores: Tensor, channels: int, count: int) -> list[int]:
     """Indices of the `count` highest scores, ascending; ties keep the earlier channel."""
-    if scores is None or count >= channels:
+    if count >= channels:
         return list(range(channels))
     order = torch.sort(scores.detach().double().cpu(), descending=True, stable=True).indices[:count]
     return sorted(order.tolist())

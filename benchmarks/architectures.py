@@ -1,0 +1,279 @@
+"""Prunes some forty architectures, proves each result exact, and shows what torch-pruning does with the same nets.
+
+    pip install torch-pruning==1.6.1          # the peer; without it its columns say "not installed"
+    python benchmarks/architectures.py [--only NAME ...] [--size PIXELS] [--again] [--no-peer] [--out results]
+
+Ours, in float64 with live signals: the pruned net against the dense net whose removed channels are zero ("error",
+relative to the largest output), what pruning changes, and what the exchange of two input channels of one layer would
+change ("swapped"). The peer prunes by half with the settings of its own examples, each net in a process with a limit
+of time and memory. Every architecture's result is kept in OUT/architectures.json as soon as it is there, so that an
+interrupted run goes on where it stopped; a result is measured anew when the code has changed. Writes
+architectures.json, .csv and .md. Exit status 1 if anything does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from zoo import ARCHITECTURES, RATIOS, VISIBLE, check
+
+from dcodp import graph, pruning, testing
+from dcodp.records.provenance import code_version, cpu_name, library_versions
+
+PEER_SECONDS, PEER_GIB = 60, 8
+EXACT, LEAST_REMOVED = 1e-11, 0.70
+HERE = Path(__file__).resolve().parent
+
+
+def code_digest() -> str:
+    """Of everything that decides a result: the pruning core, the oracle and the list of architectures."""
+    folders = [Path(str(package.__file__)).parent for package in (graph, pruning)]
+    files = [f for folder in folders for f in sorted(folder.glob("*.py"))]
+    files += [Path(str(testing.__file__)), HERE / "zoo.py", HERE / "peer_torch_pruning.py"]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
+
+
+def ours(name: str, size: int) -> dict[str, Any]:
+    try:
+        return {"failure": None, **check(name, size)}
+    except Exception as error:  # the table shows it and the exit status tells
+        return {"failure": f"{type(error).__name__}: {error}"[:300]}
+
+
+def peer(name: str, size: int) -> dict[str, Any]:
+    """The better of the peer's attempts: YOLO in training mode as in its example, then in evaluation mode."""
+    if importlib.util.find_spec("torch_pruning") is None:
+        return {"seconds": None, "removed": None, "problem": "not installed"}
+    modes = ("train", "eval") if ARCHITECTURES[name].family == "ultralytics" else ("eval",)
+    result: dict[str, Any] = {}
+    for mode in modes:
+        result = {**peer_attempt(name, size, mode), "mode": mode}
+        if result["problem"] is None:
+            break
+    return result
+
+
+def peer_attempt(name: str, size: int, mode: str) -> dict[str, Any]:
+    def limit_memory() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (PEER_GIB << 30, PEER_GIB << 30))
+
+    command = [sys.executable, str(HERE / "peer_torch_pruning.py"), name, str(size), mode]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PEER_SECONDS, preexec_fn=limit_memory,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "1"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"seconds": PEER_SECONDS, "removed": None, "problem": f"no result after {PEER_SECONDS} s"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        return {"seconds": None, "removed": None, "problem": f"ended with status {done.returncode}"}
+    return json.loads(lines[-1])
+
+
+# --- the results as they come ---
+
+
+def load(path: Path) -> dict[str, Any]:
+    rows = json.loads(path.read_text())["architectures"] if path.exists() else {}
+    return {name: rows[name] for name in ARCHITECTURES if name in rows}
+
+
+def store(path: Path, rows: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ordered = {name: rows[name] for name in ARCHITECTURES if name in rows}
+    tree = {"provenance": provenance(), "architectures": ordered}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(finite(tree), indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def provenance() -> dict[str, Any]:
+    """Each row has its own command, date and code; here is what they have in common."""
+    versions = library_versions()
+    if importlib.util.find_spec("torch_pruning") is not None:
+        versions["torch-pruning"] = importlib.metadata.version("torch-pruning")
+    return {
+        "hardware": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "libraries": versions,
+        "code": code_version(),
+        "peer_limits": f"{PEER_SECONDS} s, {PEER_GIB} GiB",
+    }
+
+
+def finite(tree: Any) -> Any:
+    """JSON knows no infinity: where shapes differ, the difference is written as a word."""
+    if isinstance(tree, dict):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [finite(value) for value in tree]
+    return "other shapes" if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+# --- what they say ---
+
+
+def number(value: Any) -> float:
+    return math.inf if isinstance(value, str) else float(value)
+
+
+def at(row: dict[str, Any], key: str) -> list[float]:
+    """One value per ratio."""
+    return [number(row["ours"]["ratios"][str(ratio)][key]) for ratio in RATIOS]
+
+
+def shortcomings(name: str, row: dict[str, Any]) -> list[str]:
+    """What does not hold for one architecture."""
+    found = row["ours"]
+    if found["failure"]:
+        return [f"{name}: {found['failure']}"]
+    problems = []
+    if max(at(row, "error")) > EXACT:
+        problems.append(f"{name}: error {max(at(row, 'error')):.1e}")
+    if min(at(row, "swapped") + at(row, "changes")) < VISIBLE:
+        problems.append(f"{name}: the comparison sees too little")
+    if ARCHITECTURES[name].convolutional_detector and at(row, "parameters_removed")[-1] < LEAST_REMOVED:
+        problems.append(f"{name}: only {at(row, 'parameters_removed')[-1]:.0%} removed at {RATIOS[-1]}")
+    if any(not f["reason"] for f in found["frozen"]):
+        problems.append(f"{name}: a refusal without a reason")
+    return problems
+
+
+HEADER = ("architecture", "px", "M parameters", "trace s", "groups", "channels", "removed at 0.3", "removed at 0.5",
+          "error", "swapped", "frozen layers", "torch-pruning")  # fmt: skip
+
+
+def cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
+    found, other = row["ours"], row["peer"]
+    told = other["problem"] or f"{other['removed']:.1%} removed in {other['seconds']:.1f} s"
+    if found["failure"]:
+        return (name, str(row["size"]), *["–"] * 9, told)
+    return (
+        name,
+        str(row["size"]),
+        f"{found['parameters'] / 1e6:.1f}",
+        f"{found['trace_seconds']:.2f}",
+        str(found["groups"]),
+        str(found["channels"]),
+        *(f"{share:.1%}" for share in at(row, "parameters_removed")),
+        f"{max(at(row, 'error')):.0e}",
+        "other shapes" if math.isinf(min(at(row, "swapped"))) else f"{min(at(row, 'swapped')):.0e}",
+        str(len(found["frozen"])),
+        told,
+    )
+
+
+def summary(rows: dict[str, Any]) -> list[str]:
+    good = [row for row in rows.values() if not row["ours"]["failure"]]
+    detectors = [row for name, row in rows.items() if ARCHITECTURES[name].convolutional_detector and row in good]
+    peer_good = [row for row in rows.values() if row["peer"]["problem"] is None]
+    failures = len(rows) - len(good)
+    lines = [
+        f"{len(rows)} architectures; ours: {failures} failures; torch-pruning: {len(peer_good)} pruned and running"
+    ]
+    if good:
+        worst, least = max(max(at(r, "error")) for r in good), min(min(at(r, "swapped")) for r in good)
+        lines.append(f"largest error {worst:.1e} (allowed: {EXACT:.0e})")
+        lines.append(f"smallest effect of a swapped pair {least:.1e} (needed: {VISIBLE:.0e})")
+    if detectors:
+        least = min(at(r, "parameters_removed")[-1] for r in detectors)
+        lines.append(f"convolutional detectors: at least {least:.1%} of the parameters removed at {RATIOS[-1]}")
+    return lines
+
+
+def write(out: Path, rows: dict[str, Any]) -> None:
+    table = [cells(name, row) for name, row in rows.items()]
+    with (out / "architectures.csv").open("w", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([HEADER, *table])
+    what = json.loads((out / "architectures.json").read_text())["provenance"]
+    versions = ", ".join(f"{k} {v}" for k, v in what["libraries"].items() if k.startswith(("torch", "ultra")))
+    lines = ["# Architectures: pruned exactly, side by side with torch-pruning", ""]
+    lines += [f"- {line}" for line in summary(rows)]
+    lines += [
+        "",
+        f"`python benchmarks/architectures.py`, {what['threads']} thread of {what['hardware']}, {versions}. Ours: "
+        "float64; “error” is the largest difference between the pruned net and the dense net whose removed channels "
+        "are zero, relative to the largest output; “swapped” is what exchanging two input channels of one layer would "
+        "change. torch-pruning: ratio 0.5 with the settings of its own examples, which leave the heads of detectors "
+        f"alone, limits {what['peer_limits']} for each net. The reasons for frozen layers are in architectures.json.",
+        "",
+        "| " + " | ".join(HEADER) + " |",
+        "|" + "---|" * len(HEADER),
+        *("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in table),
+    ]
+    (out / "architectures.md").write_text("\n".join(lines) + "\n")
+
+
+def show(console: Console, rows: dict[str, Any]) -> None:
+    table = Table(*HEADER, title="Pruned exactly?")
+    for name, row in rows.items():
+        table.add_row(*map(escape, cells(name, row)))
+    console.print(table)
+    for line in summary(rows):
+        console.print(line, highlight=False)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(ARCHITECTURES), metavar="NAME", default=list(ARCHITECTURES))
+    parser.add_argument("--size", type=int, default=None, help="side of the image in pixels; default: each net's own")
+    parser.add_argument("--again", action="store_true", help="measure also what is there already")
+    parser.add_argument("--no-peer", action="store_true", help="leave torch-pruning out")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen, console, digest = arguments(), Console(width=None if sys.stdout.isatty() else 220), code_digest()
+    torch.set_num_threads(chosen.threads)
+    path = chosen.out / "architectures.json"
+    rows = load(path)
+    for position, name in enumerate(chosen.only, 1):
+        size = chosen.size or ARCHITECTURES[name].size
+        known = rows.get(name, {})
+        if not chosen.again and (known.get("code"), known.get("size")) == (digest, size):
+            continue
+        console.print(f"{position}/{len(chosen.only)} {name}", highlight=False)
+        found = ours(name, size)
+        skipped = {"seconds": None, "removed": None, "problem": "not asked"}
+        rows[name] = {
+            "size": size,
+            "code": digest,
+            "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": " ".join(["python", "benchmarks/architectures.py", *sys.argv[1:]]),
+            "ours": found,
+            "peer": skipped if chosen.no_peer else peer(name, size),
+        }
+        store(path, rows)
+    rows = {name: rows[name] for name in ARCHITECTURES if name in rows}
+    show(console, rows)
+    write(chosen.out, rows)
+    problems = [p for name in chosen.only for p in shortcomings(name, rows[name])]
+    for problem in problems:
+        console.print(problem, style="red", highlight=False)
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The architectures of benchmarks/zoo.py prune exactly, and the benchmark's table says what was measured."""
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def load(name):
+    """A script of benchmarks/ as a module; dataclasses look themselves up in sys.modules."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+zoo, benchmark = load("zoo"), load("architectures")
+FAST = ("mobilenet_v3_small", "shufflenet_v2_x1_0", "yolov5n", "yolov10n",
+        "fasterrcnn_mobilenet_v3_large_fpn, frozen batch norm")  # fmt: skip
+
+
+def row(name, size=None, **changes):
+    return {"size": size, "ours": {"failure": None, **zoo.check(name, size)}, "peer": PEER} | changes
+
+
+PEER = {"seconds": None, "removed": None, "problem": "not installed"}
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_pruned_exactly(name):
+    assert benchmark.shortcomings(name, row(name, 64)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+def test_every_architecture_is_pruned_exactly(name):
+    assert benchmark.shortcomings(name, row(name)) == []
+
+
+def test_at_least_forty_architectures():
+    assert len(zoo.ARCHITECTURES) >= 40
+    assert sum(a.convolutional_detector for a in zoo.ARCHITECTURES.values()) >= 20
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """The benchmark with made-up measurements; returns how to run it and which nets were measured."""
+    asked = []
+
+    def ours(name, size):
+        asked.append(name)
+        values = {"parameters_removed": 0.74, "error": 1e-15, "changes": math.inf, "swapped": 0.1}
+        frozen = [{"layer": "head", "channels": 3, "reason": "an output"}]
+        return {"failure": None, "parameters": 10**6, "trace_seconds": 0.2, "groups": 3, "channels": 30,
+                "frozen": frozen, "ratios": {str(r): values for r in zoo.RATIOS}}  # fmt: skip
+
+    monkeypatch.setattr(benchmark, "ours", ours)
+    monkeypatch.setattr(benchmark, "peer", lambda name, size: PEER)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["architectures.py", "--out", str(tmp_path), *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            benchmark.main()
+        return stopped.value.code
+
+    return run, asked, tmp_path
+
+
+def test_a_run_goes_on_where_it_stopped(measured, monkeypatch):
+    run, asked, folder = measured
+    assert run("--only", "resnet18") == 0 and run("--only", "resnet18", "yolov8n") == 0
+    assert asked == ["resnet18", "yolov8n"]
+    assert run("--only", "yolov8n", "--size", "64") == 0 and run("--only", "resnet18", "--again") == 0
+    assert asked[2:] == ["yolov8n", "resnet18"]
+    monkeypatch.setattr(benchmark, "code_digest", lambda: "other code")
+    run("--only", "resnet18")
+    assert asked[4:] == ["resnet18"]
+    tree = json.loads((folder / "architectures.json").read_text())
+    assert tree["architectures"]["resnet18"]["ours"]["ratios"]["0.5"]["changes"] == "other shapes"
+    assert {"hardware", "libraries", "code", "threads"} <= set(tree["provenance"])
+
+
+def test_the_table_shows_both_sides(measured, monkeypatch):
+    run, _, folder = measured
+    monkeypatch.setattr(benchmark, "peer", lambda name, size: {"seconds": 1.5, "removed": 0.5, "problem": None})
+    run("--only", "resnet18")
+    text = (folder / "architectures.md").read_text()
+    assert "| resnet18 | 128 | 1.0 |" in text and "50.0% removed in 1.5 s" in text and "74.0%" in text
+    assert (folder / "architectures.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"error": 1e-9}, "error 1.0e-09"),
+        ({"swapped": 1e-9}, "sees too little"),
+        ({"parameters_removed": 0.5}, "only 50%"),
+    ],
+)
+def test_what_does_not_hold_is_named_and_ends_with_status_1(measured, monkeypatch, change, told):
+    run, _, _ = measured
+    before = benchmark.ours
+
+    def worse(name, size):
+        found = before(name, size)
+        return found | {"ratios": {k: v | change for k, v in found["ratios"].items()}}
+
+    monkeypatch.setattr(benchmark, "ours", worse)
+    assert run("--only", "yolov8n") == 1
+    row = {"ours": worse("yolov8n", 64), "peer": PEER, "size": 64}
+    assert told in benchmark.shortcomings("yolov8n", row)[0]
+
+
+def test_a_failure_is_shown(monkeypatch):
+    def broken(name, size):
+        raise RuntimeError("no such net")
+
+    monkeypatch.setattr(benchmark, "check", broken)
+    row = {"ours": benchmark.ours("resnet18", 64), "peer": PEER, "size": 64}
+    assert benchmark.shortcomings("resnet18", row) == ["resnet18: RuntimeError: no such net"]
+    assert benchmark.cells("resnet18", row)[-1] == "not installed"
+
+
+def test_without_the_peer_its_column_says_so(monkeypatch):
+    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
+    assert benchmark.peer("resnet18", 64)["problem"] == "not installed"
