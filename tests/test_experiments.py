@@ -104,7 +104,7 @@ def test_every_table_and_figure_is_filled_by_the_command_it_names(layout):
 
 def _fields(c: Config) -> dict:
     names = {"model": c.model.name, "dataset": c.dataset.name, "importance": c.importance.name}
-    rest = {key: getattr(c, key) for key in ("interlayer", "compensate", "ratio")}
+    rest = {key: getattr(c, key) for key in ("interlayer", "compensate", "scope", "ratio")}
     return {**names, **rest, "target": c.target or ""}
 
 

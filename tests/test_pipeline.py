@@ -186,6 +186,15 @@ def test_killed_outright_and_started_again_gives_the_same_numbers(cell, tmp_path
     assert same_weights(results / "runs" / stored["run_id"], folder)
 
 
+@pytest.mark.parametrize("overrides", [("target=flops:0.5",), ("target=parameters:0.3", "scope=global")])
+def test_a_target_takes_the_place_of_the_ratio(cell, overrides):
+    _, _, folder = cell
+    record = run_cell(configured(folder.parents[2], *overrides))
+    kind, share = overrides[0].removeprefix("target=").split(":")
+    assert abs(record.pruned[kind] / record.dense[kind] - float(share)) <= 0.01
+    assert record.run_id == run_cell(configured(folder.parents[2], *overrides, "ratio=0.3")).run_id
+
+
 def test_two_cells_at_once_compute_the_dense_net_once(tmp_path):
     places = [f"paths.data={tmp_path / 'data'}", f"paths.results={tmp_path / 'results'}", "wandb.mode=disabled"]
     command = [sys.executable, str(ROOT / "run.py"), *SMALL, *places, "train.epochs=1", "finetune.epochs=0"]

@@ -130,7 +130,8 @@ class Config:
     paths: PathsConfig = field(default_factory=PathsConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     ratio: float = 0.5  # share of the channels removed from every coupling group
-    target: str | None = None  # "flops:0.5" or "parameters:0.5" kept, instead of a channel ratio
+    target: str | None = None  # "flops:0.5" or "parameters:0.5" kept, in place of `ratio`
+    scope: str = "local"  # local: the same share of every coupling group | global: the lowest of all channels together
     round_to: int = 1  # kept channels are a multiple of this
     interlayer: bool = True  # False: coupled layers are left alone, as the classical methods do
     compensate: bool = False
@@ -144,6 +145,7 @@ class Config:
 CHOICES = {
     "dataset.layout": ("shapes", "voc", "coco", "custom"),
     "dataset.broken": ("refuse", "skip"),
+    "scope": ("local", "global"),
     "importance.aggregate": ("sum", "mean", "max", "consumer"),
     "train.schedule": ("cosine", "constant"),
     "finetune.schedule": ("cosine", "constant"),
@@ -215,7 +217,6 @@ def validate(config: Config) -> None:
         raise InputError("compensate=true is not available yet; leave it out")
     if config.target is not None:
         parse_target(config.target)
-        raise InputError("target is not available in runs yet; give a channel ratio")
 
 
 def parse_target(target: str) -> tuple[str, float]:
@@ -249,6 +250,8 @@ def semantic(config: Config) -> dict[str, Any]:
         for part in parents:
             node = node[part]
         node.pop(last)
+    if config.target is not None:
+        tree.pop("ratio")  # the target decides
     for key in ("weights", "backbone_weights"):
         if tree["model"][key] is not None:
             tree["model"][key] = file_digest(Path(tree["model"][key]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcodp.config import Config, digest, semantic
+from dcodp.config import Config, digest, parse_target, semantic
 
 
 def dense_key(config: Config) -> str:
@@ -18,5 +18,6 @@ def scores_key(config: Config) -> str:
 
 def run_id(config: Config) -> str:
     """A readable name with the hash of everything that decides the result."""
-    words = [config.model.name, config.dataset.name, config.importance.name, f"{config.ratio:g}"]
+    budget = f"{config.ratio:g}" if config.target is None else "".join(map(str, parse_target(config.target)))
+    words = [config.model.name, config.dataset.name, config.importance.name, budget]
     return "-".join([*words, digest(semantic(config))])

@@ -228,7 +228,10 @@ def _rescale_consumers(cell: Cell, small: Detector, plan: PrunePlan, graph: Coup
 def pruning_plan(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor]) -> PrunePlan:
     """Select channels; always written anew, since it follows from the scores in no time."""
     config = cell.config
-    plan = select(graph, scores, config.ratio, round_to=config.round_to, interlayer=config.interlayer)
+    plan = select(
+        graph, scores, config.ratio,
+        round_to=config.round_to, interlayer=config.interlayer, scope=config.scope, target=config.target,
+    )  # fmt: skip
     plan.to_json(cell.folder.plan)
     return plan
 

@@ -182,6 +182,12 @@ def test_results_in_any_object_stay():
         dcodp.trace(model.float(), (IMAGE.float(),), outputs=lambda r: None)
 
 
+@pytest.mark.parametrize("model", [torch.jit.script(conv(3, 8)), print])
+def test_what_is_no_python_module_is_refused(model):
+    with pytest.raises(dcodp.InputError, match=r"cannot be traced; give the torch.nn.Module"):
+        dcodp.trace(model, (IMAGE.float(),))
+
+
 def test_a_model_that_cannot_be_copied_says_so():
     model = conv(3, 8)
     model.kept = model(IMAGE.float())

@@ -10,7 +10,14 @@ from dcodp.report.query import measurements
 from dcodp.report.render import csv_text, latex, latex_escape, markdown
 from dcodp.report.tables import build_table, default_tables
 
-WHERE = {"dataset": "voc2007", "importance": "dcodp", "interlayer": True, "compensate": False, "target": ""}
+WHERE = {
+    "dataset": "voc2007",
+    "importance": "dcodp",
+    "interlayer": True,
+    "compensate": False,
+    "scope": "local",
+    "target": "",
+}
 LAYOUT = TableLayout(
     "small",
     "VOC_2007 & more",
@@ -109,7 +116,14 @@ def test_columns_of_several_stages(cell):
         "Ablation",
         rows={"importance": ("slimming", "dcodp"), "interlayer": (False, True)},
         columns=(Column("before", "map50_95", stage="pruned"), Column("after", "map50_95", stage="finetuned")),
-        where={"dataset": "voc2007", "model": "yolov8n", "ratio": 0.5, "compensate": False, "target": ""},
+        where={
+            "dataset": "voc2007",
+            "model": "yolov8n",
+            "ratio": 0.5,
+            "compensate": False,
+            "scope": "local",
+            "target": "",
+        },
         labels={"importance": {"dcodp": "CP"}},
     )
     text = markdown([build_table(layout, measurements([cell(), cell(importance="slimming", interlayer=False)]))])

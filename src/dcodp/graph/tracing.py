@@ -29,7 +29,7 @@ def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None,
     The model is left untouched: a deep copy runs without gradients, once in evaluation mode and once, if it can on
     these inputs, in training mode, so that the pruned model trains too.
 
-    Raises InputError where the model does not run on the inputs.
+    Raises InputError where the model cannot be copied, does not run on the inputs or gives no tensors.
     """
     args, kwargs = call_arguments(example_inputs, named)
     twin = _copied(model).eval()
@@ -115,12 +115,14 @@ def result_tensors(result: Any) -> list[Tensor]:
 
 
 def _copied(model: nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module) or any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
+        raise InputError(f"a {type(model).__name__} cannot be traced; give the torch.nn.Module as Python code")
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        problem = f"the model cannot be copied: {type(error).__name__}: {error}"
         raise InputError(
-            f"{problem}; run it under torch.no_grad() before, and keep no results in its modules"
+            f"the model cannot be copied ({type(error).__name__}: {error}); "
+            "run it under torch.no_grad(), so that its modules keep no results with a history"
         ) from error
 
 

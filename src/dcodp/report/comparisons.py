@@ -65,7 +65,7 @@ def _points(rows: pd.DataFrame, metric: str) -> float | None:
 
 def nets(frame: pd.DataFrame, low: float = 0.01, high: float = 0.99, **where: Any) -> Iterator[Net]:
     """The fine-tuned nets with a channel ratio from `low` to `high`, per detector, setting and method."""
-    where = {"importance": "dcodp", "interlayer": True, "compensate": False, "target": "", **where}
+    where = {"importance": "dcodp", "interlayer": True, "compensate": False, "scope": "local", "target": "", **where}
     later = select(frame.loc[frame["stage"] == "finetuned"], where)
     later = later.loc[(later["ratio"] >= low) & (later["ratio"] <= high)]
     dense = frame.loc[frame["stage"] == "dense"]

@@ -55,7 +55,14 @@ FORMATS = ("ap", "share", "millions", "giga", "ms", "count")
 HEADERS = {
     **{"model": "Detector", "dataset": "Data", "stage": "Stage", "method": "Method", "budget": "Ratio"},
     **{"importance": "Importance", "interlayer": "Inter-layer coupling", "compensate": "Compensation"},
-    **{"ratio": "Ratio", "target": "Target", "seed": "Seed", "family": "Family", "experiment": "Experiment"},
+    **{
+        "ratio": "Ratio",
+        "scope": "Scope",
+        "target": "Target",
+        "seed": "Seed",
+        "family": "Family",
+        "experiment": "Experiment",
+    },
 }
 LABELS: dict[str, dict[Any, str]] = {
     "stage": {"dense": "dense", "pruned": "pruned", "finetuned": "fine-tuned"},
@@ -163,7 +170,7 @@ def _layout(path: Path) -> Layout:
 
 def _table(options: dict[str, Any]) -> TableLayout:
     rows = {key: tuple(values) for key, values in options["rows"].items()}
-    where = _where(options, {"compensate": False, "target": ""}, rows)
+    where = _where(options, {"compensate": False, "scope": "local", "target": ""}, rows)
     for key in ("model", "dataset", "importance", "interlayer", "ratio"):
         if key not in rows and key not in where:
             raise InputError(f"say which {key}, under rows or where, or unlike records end up in one cell")

@@ -1,8 +1,8 @@
 """Records → rows: one per run and measured stage, and means over seeds. Pure functions, no files.
 
 Rows that may be averaged share their *setting* (everything semantic but method and seed) and their *method*
-(importance, coupling, compensation, ratio or target); a dense net has no method and shares its *base* (the setting
-less what comes after training).
+(importance, coupling, compensation, scope, ratio or target); a dense net has no method and shares its *base* (the
+setting less what comes after training).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dcodp.config import NOT_SEMANTIC, digest
 from dcodp.errors import InputError
 from dcodp.records import STAGES, Record
 
-METHOD = ("importance", "interlayer", "compensate", "target", "ratio")
+METHOD = ("importance", "interlayer", "compensate", "scope", "target", "ratio")
 AVERAGE_PRECISION = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large")
 COUNTS = ("parameters", "flops")
 FIELDS = (
@@ -81,12 +81,13 @@ def identity(config: Mapping[str, Any], dense: bool = False) -> dict[str, Any]:
         "importance": str(importance.get("name", "")),
         "interlayer": bool(config.get("interlayer", True)),
         "compensate": bool(config.get("compensate", False)),
+        "scope": str(config.get("scope") or "local"),
         "target": config.get("target") or "",
         "ratio": round(float(config.get("ratio") or 0.0), 6),
     }
     if method["target"]:
         method["ratio"] = math.nan  # the target decides
-    none = {"importance": "", "interlayer": False, "compensate": False, "target": "", "ratio": 0.0}
+    none = {"importance": "", "interlayer": False, "compensate": False, "scope": "", "target": "", "ratio": 0.0}
     return {
         "model": str(model.get("name", "?")),
         "family": str(model.get("family", "?")),
@@ -101,8 +102,12 @@ def identity(config: Mapping[str, Any], dense: bool = False) -> dict[str, Any]:
 
 
 def method_name(method: Mapping[str, Any]) -> str:
-    """{"importance": "l1", "interlayer": False, "compensate": True} → "l1, uncoupled, compensated"."""
-    marks = ("" if method["interlayer"] else "uncoupled", "compensated" if method["compensate"] else "")
+    """{"importance": "l1", "interlayer": False, "scope": "global", …} → "l1, uncoupled, global"."""
+    marks = (
+        "" if method["interlayer"] else "uncoupled",
+        "global" if method["scope"] == "global" else "",
+        "compensated" if method["compensate"] else "",
+    )
     return ", ".join(filter(None, (method["importance"], *marks)))
 
 
