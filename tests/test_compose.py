@@ -23,6 +23,7 @@ def one(*overrides: str) -> Config:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONF)))
 def test_every_file_composes(path):
     group = path.parent.relative_to(CONF).as_posix()
+    group = "+recipe" if group == "recipe" else group  # models bring theirs along
     assert isinstance(one(f"{group}={path.stem}", *(SINGLE if group == "experiment" else ())), Config)
 
 
@@ -33,6 +34,14 @@ def test_there_are_files_to_compose():
 def test_the_defaults_are_the_demonstration():
     config = one()
     assert (config.model.name, config.dataset.name, config.ratio) == ("yolov8n", "shapes", 0.5)
+
+
+def test_a_detector_brings_its_recipe_and_the_schedule_goes_over_it():
+    assert one("model=faster_rcnn", "schedule=paper_voc").finetune.mosaic == 0
+    assert one("model=yolov8n", "schedule=paper_voc").finetune.mosaic == 1
+    assert one("model=faster_rcnn", "schedule=paper_voc").train.lr == 1e-3
+    assert one("model=yolov7", "train.scale=0.1").train.scale == 0.1
+    assert one("model=yolov7", "schedule=demo").train.scale == one("schedule=demo").train.scale
 
 
 def test_the_paper_schedule_has_the_papers_settings():
@@ -86,3 +95,33 @@ def test_weights_count_by_content_not_by_place(tmp_path):
     assert len(ids) == 1
     with pytest.raises(InputError, match=r"c.pt does not exist"):
         semantic(one(f"model.weights={tmp_path / 'c.pt'}"))
+
+
+@pytest.mark.parametrize("key", ["weights", "backbone_weights"])
+def test_a_folder_of_weights_serves_a_sweep_over_detectors(tmp_path, key):
+    files = {"yolov8n": "yolov8n.pt", "yolov7": "yolov7.pth", "faster_rcnn": "faster_rcnn.safetensors"}
+    for name in (*files.values(), "yolov8n.txt", "yolov8n-old.pt"):
+        (tmp_path / name).write_bytes(name.encode())
+    found = cells(CONF, [f"model={','.join(files)}", f"model.{key}={tmp_path}"])
+    assert {c.model.name: getattr(c.model, key) for _, c in found} == {m: str(tmp_path / f) for m, f in files.items()}
+    for model, file in files.items():
+        folder, itself = (one(f"model={model}", f"model.{key}={place}") for place in (tmp_path, tmp_path / file))
+        assert run_id(folder) == run_id(itself)
+
+
+def test_a_folder_of_weights_must_hold_exactly_one_file_of_the_model(tmp_path):
+    with pytest.raises(InputError) as none:
+        one("model=yolov7", f"model.weights={tmp_path}")
+    assert str(none.value) == (
+        f"model.weights={tmp_path} holds no weights of yolov7; put yolov7.pt, yolov7.pth or yolov7.safetensors there, "
+        "or give the file itself"
+    )
+    (tmp_path / "yolov7.pt").mkdir()  # a folder is no file
+    for ending in ("pth", "safetensors"):
+        (tmp_path / f"yolov7.{ending}").touch()
+    with pytest.raises(InputError) as several:
+        one("model=yolov7", f"model.backbone_weights={tmp_path}")
+    assert str(several.value) == (
+        f"model.backbone_weights={tmp_path} holds yolov7.pth and yolov7.safetensors; leave one of them there, "
+        "or give the file itself"
+    )

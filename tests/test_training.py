@@ -56,7 +56,7 @@ def narrow(width: float = 0.0625) -> YOLOv8:
 
 def run(detector, detection_set, folder, settings=SETTINGS, **options):
     batches = TrainingBatches(detection_set, SIZE, settings, seed=1)
-    train(detector, batches, settings, folder, **{"seed": 1, "device": "cpu", "validate": None, **options})
+    train(detector, batches, settings, folder, **{"seed": 1, "devices": ["cpu"], "validate": None, **options})
 
 
 def lines(folder):

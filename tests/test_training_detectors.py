@@ -57,7 +57,7 @@ def test_pruned_shapes_survive_training_resume_and_reload(detection_set, tmp_pat
     shapes = {k: v.shape for k, v in small.network.state_dict().items()}
     before = {k: v.clone() for k, v in small.network.state_dict().items()}
     batches = TrainingBatches(detection_set, SIZE, SETTINGS, seed=0)
-    options = {"seed": 0, "device": "cpu", "validate": None}
+    options = {"seed": 0, "devices": ["cpu"], "validate": None}
     with pytest.raises(Stop):
         train(small, batches, SETTINGS, tmp_path, on_epoch=stop, **options)
     train(small, batches, SETTINGS, tmp_path, **options)

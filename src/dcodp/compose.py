@@ -20,6 +20,7 @@ from dcodp.config import Config, validate
 from dcodp.errors import InputError
 
 Cell = tuple[list[str], Config]  # overrides and what they compose to
+WEIGHTS = (".pt", ".pth", ".safetensors")  # of weights files, which are looked for in a folder by the model's name
 
 
 def register() -> None:
@@ -31,8 +32,25 @@ def to_config(composed: DictConfig) -> Config:
     """A composed configuration as dataclasses, all interpolations resolved and all values in range."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    for key in ("weights", "backbone_weights"):
+        setattr(config.model, key, _weights_file(config.model.name, f"model.{key}", getattr(config.model, key)))
     validate(config)
     return config
+
+
+def _weights_file(model: str, key: str, place: str | None) -> str | None:
+    """Of a folder, the file that is named for the model (yolov8n.pt), so that one override serves a sweep over several
+    detectors; whatever is no folder is left as it is. Raises InputError where none or several files are so named."""
+    if place is None or not Path(place).is_dir():
+        return place
+    named = [path for ending in WEIGHTS for path in [Path(place, model + ending)] if path.is_file()]
+    if len(named) == 1:
+        return str(named[0])
+    if not named:
+        wanted = f"{', '.join(model + ending for ending in WEIGHTS[:-1])} or {model + WEIGHTS[-1]}"
+        raise InputError(f"{key}={place} holds no weights of {model}; put {wanted} there, or give the file itself")
+    found = " and ".join(path.name for path in named)
+    raise InputError(f"{key}={place} holds {found}; leave one of them there, or give the file itself")
 
 
 def cells(conf: Path, overrides: Sequence[str]) -> list[Cell]:

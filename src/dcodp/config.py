@@ -69,11 +69,12 @@ class TrainSettings:
 
     epochs: int = 100
     batch: int = 16
+    optimizer: str = "adamw"  # adamw | sgd (with Nesterov momentum)
     lr: float = 1e-3
     lr_final: float = 1e-2  # cosine schedule: last learning rate as a fraction of the first
     schedule: str = "cosine"  # cosine | constant
     warmup_epochs: float = 3.0
-    momentum: float = 0.937  # AdamW's beta1
+    momentum: float = 0.937  # AdamW's beta1, or SGD's momentum
     weight_decay: float = 5e-4
     clip_norm: float = 10.0
     ema_decay: float = 0.9999
@@ -138,6 +139,7 @@ class Config:
     image_size: int = 640
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:N
+    devices: int = 1  # training shares each batch among so many GPUs (or processes on a CPU) of this machine
     threads: int | None = None  # CPU threads; None leaves torch's default
     experiment_name: str | None = None
 
@@ -147,6 +149,8 @@ CHOICES = {
     "dataset.broken": ("refuse", "skip"),
     "scope": ("local", "global"),
     "importance.aggregate": ("sum", "mean", "max", "consumer"),
+    "train.optimizer": ("adamw", "sgd"),
+    "finetune.optimizer": ("adamw", "sgd"),
     "train.schedule": ("cosine", "constant"),
     "finetune.schedule": ("cosine", "constant"),
     "evaluation.backend": ("pycocotools", "hotcoco"),
@@ -158,6 +162,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "round_to": (1, 1024, True),
     "image_size": (32, 4096, True),
     "seed": (0, 2**32 - 1, True),
+    "devices": (1, 64, True),
     "importance.images": (1, 10**6, True),
     "importance.batch": (1, 10**4, True),
     "importance.locations": (1, 10**6, True),
@@ -232,8 +237,8 @@ def parse_target(target: str) -> tuple[str, float]:
 
 
 # What never changes a result: where things lie, how they are shown, how fast they run.
-NOT_SEMANTIC = ("paths", "wandb", "experiment_name", "device", "threads", "train.workers", "finetune.workers",
-                "evaluation.latency_runs", "evaluation.pictures", "evaluation.backend",
+NOT_SEMANTIC = ("paths", "wandb", "experiment_name", "device", "devices", "threads", "train.workers",
+                "finetune.workers", "evaluation.latency_runs", "evaluation.pictures", "evaluation.backend",
                 "model.pretrained_label")  # fmt: skip
 
 

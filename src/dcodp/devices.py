@@ -1,4 +1,4 @@
-"""Which device a cell runs on, and that no two cells of this machine share a GPU by accident."""
+"""Which devices a cell runs on, and that no two cells of this machine share a GPU by accident."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ POLL_S = 2.0
 
 
 @contextlib.contextmanager
-def device_for(wanted: str) -> Iterator[torch.device]:
-    """ "cpu", "cuda:1", or "auto": the first GPU that no other cell holds (waiting for one), else the CPU.
+def devices_for(wanted: str, count: int = 1) -> Iterator[list[torch.device]]:
+    """`count` devices: "cpu", "cuda:1", or "auto", the first GPUs that no other cell holds (waiting for them).
 
-    Launchers such as joblib start several cells in processes that all see every GPU; a lock per GPU, held for as
-    long as the cell runs and freed by the operating system if it is killed, gives each its own.
+    Without a GPU "auto" is the CPU, which then stands in the list once for each process. Launchers such as joblib
+    start several cells in processes that all see every GPU; a lock per GPU, held for as long as the cell runs and
+    freed by the operating system if it is killed, gives each its own.
     """
     gpus = torch.cuda.device_count()
     if wanted == "cpu" or (wanted == "auto" and not gpus):
-        yield torch.device("cpu")
+        yield [torch.device("cpu")] * count
         return
     indices = list(range(gpus)) if wanted in ("auto", "cuda") else [_index(wanted, gpus)]
     if not indices:
         raise InputError(f"device={wanted}, but no GPU is visible here; use device=cpu or device=auto")
-    with _lease(indices) as index:
-        torch.cuda.set_device(index)
-        yield torch.device("cuda", index)
+    if count > len(indices):
+        raise InputError(f"devices={count} with device={wanted}, which are {len(indices)} here; ask for fewer")
+    with _lease(indices, count) as leased:
+        torch.cuda.set_device(leased[0])
+        yield [torch.device("cuda", index) for index in leased]
 
 
 def _index(wanted: str, gpus: int) -> int:
@@ -47,21 +50,24 @@ def _index(wanted: str, gpus: int) -> int:
 
 
 @contextlib.contextmanager
-def _lease(indices: list[int]) -> Iterator[int]:
+def _lease(indices: list[int], count: int) -> Iterator[list[int]]:
+    """Holds the locks of `count` of the GPUs, all or none of them, so that two waiting cells never block each other."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     folder = Path(tempfile.gettempdir())
     told = False
     while True:
-        for index in indices:
-            lock = filelock.FileLock(folder / f"dcodp-gpu-{names[index].strip()}.lock", timeout=0)
-            try:
-                with lock:
-                    yield index
+        with contextlib.ExitStack() as held:
+            leased = []
+            for index in indices:
+                lock = filelock.FileLock(folder / f"dcodp-gpu-{names[index].strip()}.lock", timeout=0)
+                with contextlib.suppress(filelock.Timeout):
+                    held.enter_context(lock)
+                    leased.append(index)
+                if len(leased) == count:
+                    yield leased
                     return
-            except filelock.Timeout:
-                continue
         if not told:
-            logging.getLogger(__name__).info("all GPUs are taken by other cells; waiting for one")
+            logging.getLogger(__name__).info("too many GPUs are taken by other cells; waiting for %d", count)
             told = True
         time.sleep(POLL_S)

@@ -16,6 +16,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ import filelock
 import torch
 from torch import Tensor, nn
 
-from dcodp.config import Config, TrainSettings, digest, to_dict
+from dcodp.config import Config, TrainSettings, digest, file_digest, to_dict
 from dcodp.data.calibration import calibration_batches
 from dcodp.data.load import fingerprint, load
 from dcodp.data.progress import track
 from dcodp.data.types import DetectionSet
 from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.registry import build
-from dcodp.devices import device_for
+from dcodp.devices import devices_for
 from dcodp.errors import InputError
 from dcodp.evaluation.evaluate import Predictions, evaluate, fitness, load_predictions, predict, save_predictions
 from dcodp.graph import CouplingGraph, trace
@@ -66,12 +67,16 @@ class Cell:
     """What the stages of one cell share."""
 
     config: Config
-    device: torch.device
+    devices: list[torch.device]  # the first for all stages, all of them for training
     train_set: DetectionSet
     val_set: DetectionSet
     record: Record
     folder: RunFolder
     mirror: Mirror
+
+    @property
+    def device(self) -> torch.device:
+        return self.devices[0]
 
     @property
     def cache(self) -> Path:
@@ -85,16 +90,16 @@ def run_cell(config: Config) -> Record:
         log.info("%s is there already", folder.run_id)
         return read_record(folder)
     record = _resumed_record(folder, config)
-    with recording(folder, record), _logged_to(folder.log), device_for(config.device) as device:
+    with recording(folder, record), _logged_to(folder.log), devices_for(config.device, config.devices) as devices:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        log.info("%s on %s", folder.run_id, device)
+        log.info("%s on %s", folder.run_id, ", ".join(map(str, devices)))
         data = Path(config.paths.data)
         train_set, val_set = (load(config.dataset, data, split) for split in ("train", "val"))
-        record.provenance = _provenance(config, device, [train_set, val_set], record)
+        record.provenance = _provenance(config, devices, [train_set, val_set], record)
         results = Path(config.paths.results)
         mirror = Mirror(config.wandb, folder.run_id, config.wandb.group, results, to_dict(config))
-        cell = Cell(config, device, train_set, val_set, record, folder, mirror)
+        cell = Cell(config, devices, train_set, val_set, record, folder, mirror)
         _stages(cell)
     mirror.finish(record)
     return record
@@ -152,14 +157,13 @@ def fitted(cell: Cell, detector: Detector, folder: Path, settings: TrainSettings
 
     config = cell.config
 
-    def validate(current: Detector) -> dict[str, float]:
-        return fitness(current, cell.val_set, config.image_size, config.evaluation)
-
+    # Partials rather than closures: the processes of a training on several devices are given them.
+    on_val = {"detection_set": cell.val_set, "image_size": config.image_size, "settings": config.evaluation}
     batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed)
     extra_loss = _sparsity_loss(detector, config.image_size, settings.sparsity)
     train(
         detector, batches, settings, folder,
-        seed=config.seed, device=cell.device, validate=validate, extra_loss=extra_loss,
+        seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), extra_loss=extra_loss,
     )  # fmt: skip
     load_best(detector, folder)
     detector.network.eval()
@@ -171,7 +175,7 @@ def _sparsity_loss(detector: Detector, image_size: int, rate: float) -> Callable
     if not rate:
         return None
     names = prunable_scales(detector.network, coupling_graph(detector, image_size))
-    return lambda network: sparsity_penalty(network, rate, names)
+    return partial(sparsity_penalty, rate=rate, names=names)
 
 
 def coupling_graph(detector: Detector, image_size: int) -> CouplingGraph:
@@ -277,9 +281,14 @@ def _resumed_record(folder: RunFolder, config: Config) -> Record:
     return record
 
 
-def _provenance(config: Config, device: torch.device, sets: list[DetectionSet], record: Record) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+def _provenance(
+    config: Config, devices: list[torch.device], sets: list[DetectionSet], record: Record
+) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(devices[0]) if devices[0].type == "cuda" else None
     found = collect_provenance(config.seed, name, {s.split: fingerprint(s) for s in sets})
+    found["devices"] = len(devices)
+    files = {key: getattr(config.model, key) for key in ("weights", "backbone_weights")}
+    found["weights"] = {key: file_digest(Path(path)) for key, path in files.items() if path is not None}
     found["threads"] = torch.get_num_threads()
     found["images"] = {s.split: len(s) for s in sets}
     found["wall_seconds"] = record.provenance.get("wall_seconds", {})

@@ -18,6 +18,7 @@ from dcodp.config import ModelConfig
 from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
 from dcodp.detectors.checkpoint import read_state_dict
 from dcodp.detectors.loading import load_exactly
+from dcodp.detectors.parallel import share_of_mean
 from dcodp.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -43,7 +44,9 @@ class TorchvisionDetector(Detector):
         return result
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        parts = self.network(self._inputs(batch.images), targets_of(batch, self.first_label))
+        share = share_of_mean(len(batch.images), batch.images.device)  # torchvision's means weigh images alike
+        found = self.network(self._inputs(batch.images), targets_of(batch, self.first_label))
+        parts = {name: share * part for name, part in found.items()}
         return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     @torch.no_grad()

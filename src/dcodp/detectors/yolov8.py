@@ -13,6 +13,7 @@ from dcodp.config import ModelConfig
 from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
 from dcodp.detectors.checkpoint import Checkpoint, read_checkpoint, require_same_shapes
 from dcodp.detectors.nms import non_maximum_suppression
+from dcodp.detectors.parallel import mean_over_processes
 from dcodp.errors import InputError
 
 VARIANTS = ("n", "s", "m", "l", "x")
@@ -43,8 +44,15 @@ class YOLOv8(Detector):
         """
         predictions = self.network(self._scaled(batch.images))
         targets = {"batch_idx": batch.image_index, "cls": batch.labels, "bboxes": batch.boxes}
-        total, parts = self._loss()(predictions, targets)
-        return total.sum() / len(batch.images), {name.removesuffix("_loss"): part for name, part in parts.items()}
+        criterion, assigned = self._loss(), []
+        handle = criterion.assigner.register_forward_hook(lambda _m, _a, found: assigned.append(found[2].sum()))
+        try:
+            total, parts = criterion(predictions, targets)
+        finally:
+            handle.remove()
+        # It divides by the sum of the assigned scores, at least 1; in a shared batch that of all processes counts.
+        share = assigned[0].clamp(min=1) / mean_over_processes(assigned[0], least_total=1.0)
+        return share * total.sum() / len(batch.images), {k.removesuffix("_loss"): share * v for k, v in parts.items()}
 
     @torch.no_grad()
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:

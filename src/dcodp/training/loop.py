@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,8 @@ from dcodp.records.folder import RunFolder
 from dcodp.records.metrics import append_metrics
 from dcodp.training import files
 from dcodp.training.display import Display
-from dcodp.training.optimise import AveragedWeights, learning_rate, parameter_groups
+from dcodp.training.optimise import AveragedWeights, learning_rate, make_optimizer
+from dcodp.training.processes import in_processes, make_fabric
 from dcodp.training.randomness import deterministic, own_randomness, random_states, restore_random_states, seed_all
 
 if TYPE_CHECKING:
@@ -39,48 +39,53 @@ def train(
     folder: Path,
     *,
     seed: int,
-    device: torch.device | str,
+    devices: Sequence[torch.device | str],
     validate: Validate | None,
     extra_loss: Callable[[nn.Module], Tensor] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
-    fabric: Fabric | None = None,
 ) -> None:
-    """Trains `detector.network` in place, from `folder`'s last checkpoint if there is one; see `load_best`.
+    """Trains `detector.network` from `folder`'s last checkpoint if there is one; the result is in `folder`.
 
     `validate` is given the detector with the averaged weights and returns numbers with `map50_95`; without it the
     last epoch counts as the best. `extra_loss` of the network is added to the detector's loss. `on_epoch` is told
     each epoch's line of metrics.jsonl once everything is on disk. The network is never rebuilt, so pruned shapes
-    stay. Returns at once where done.json is present. Otherwise the network is left on `device` with its last weights,
-    and the global random generators as they were found.
+    stay; `load_best` puts the best weights into it. Returns at once where done.json is present. The global random
+    generators are left as they were found.
+
+    With several devices every batch is shared among as many processes, and everything that is given must pickle.
 
     Raises InputError for a checkpoint of other shapes or settings, a full disk, and a loss that is not finite.
     """
     if files.is_done(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    fabric = fabric or _fabric(torch.device(device), settings.amp)
-    fabric.launch()
+    fabric = make_fabric([torch.device(device) for device in devices], settings.amp)
+    start_from = (detector, batches, settings, folder, seed, validate, extra_loss, on_epoch)
+    if len(devices) > 1:
+        in_processes(fabric, _train, *start_from)
+    else:
+        fabric.launch()
+        _train(fabric, *start_from)
+
+
+def _train(
+    fabric: Fabric,
+    detector: Detector,
+    batches: TrainingBatches,
+    settings: TrainSettings,
+    folder: Path,
+    seed: int,
+    validate: Validate | None,
+    extra_loss: Callable[[nn.Module], Tensor] | None,
+    on_epoch: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """What each process does."""
     with own_randomness(fabric.device), deterministic(fabric.device):
         seed_all(seed + fabric.global_rank)
         training = _Training(detector, batches, settings, folder, seed, fabric, validate, extra_loss)
         training.resume()
         training.run(on_epoch)
     detector.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def _fabric(device: torch.device, amp: bool) -> Fabric:
-    """One device, or the processes that torchrun started on this machine."""
-    from lightning.fabric import Fabric  # takes seconds to import
-
-    if device.type == "cpu":
-        return Fabric(accelerator="cpu", devices=1, precision="32-true")
-    half = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    precision = half if amp else "32-true"
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if device.index is None and processes > 1:
-        nodes = int(os.environ["WORLD_SIZE"]) // processes
-        return Fabric(accelerator="cuda", strategy="ddp", devices=processes, num_nodes=nodes, precision=precision)
-    return Fabric(accelerator="cuda", devices=[device.index or 0], precision=precision)
 
 
 class _Loss(nn.Module):
@@ -117,10 +122,9 @@ class _Training:
         self.fabric, self.validate, self.seed = fabric, validate, seed
         # Channels last: 20 % faster on a CPU, and what tensor cores want.
         detector.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.fused = fabric.device.type == "cpu"  # on a GPU it would clash with gradient scaling
-        groups = parameter_groups(detector.network, settings.weight_decay)
-        betas = (settings.momentum, 0.999)
-        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=betas, fused=self.fused or None)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":  # statistics of the whole batch, as on one device
+            detector.network = nn.SyncBatchNorm.convert_sync_batchnorm(detector.network)
+        optimizer = make_optimizer(detector.network, settings, fabric.device)
         self.module, self.optimizer = fabric.setup(_Loss(detector, extra_loss), optimizer)
         self.average = AveragedWeights(detector.network, settings)
         self.epoch, self.step, self.seconds = 0, 0, 0.0
@@ -233,7 +237,7 @@ class _Training:
         load_strictly(self.detector.network, checkpoint["network"], path)
         load_strictly(self.average.network, checkpoint["average"], path)
         for group in checkpoint["optimizer"]["param_groups"]:
-            group["fused"] = self.fused or None  # the checkpoint may come from another kind of device
+            group["fused"] = self.optimizer.param_groups[0]["fused"]  # it may come from another kind of device
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.fabric.strategy.precision.load_state_dict(checkpoint["precision"])
         for name in ("epoch", "step", "seconds", "best"):

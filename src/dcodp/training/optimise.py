@@ -23,6 +23,17 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
+def make_optimizer(network: nn.Module, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101), or SGD with Nesterov momentum."""
+    groups = parameter_groups(network, settings.weight_decay)
+    # Fused is faster, but on a GPU it would clash with gradient scaling.
+    fused = True if device.type == "cpu" else None
+    if settings.optimizer == "sgd":
+        nesterov = settings.momentum > 0
+        return torch.optim.SGD(groups, settings.lr, settings.momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.AdamW(groups, settings.lr, (settings.momentum, 0.999), fused=fused)
+
+
 def warmup_steps(steps_per_epoch: int, settings: TrainSettings) -> int:
     """At most half of the training, so that a short one still reaches its learning rate."""
     return min(round(settings.warmup_epochs * steps_per_epoch), settings.epochs * steps_per_epoch // 2)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
+from dcodp.detectors.parallel import mean_over_processes, share_of_mean
 from dcodp.detectors.yolov7.assign import Matches
 
 BALANCE = (4.0, 1.0, 0.4)  # of the objectness of strides 8, 16, 32
@@ -34,17 +35,21 @@ def detection_loss(
     """raw: levels [B, A, H, W, 5 + C] float32, targets [n, 6], anchors [L, A, 2] in cells → the three parts.
 
     Scalars "box", "objectness", "classification", each after its gain and mean over images; their sum is the loss.
+    Counts are those of the whole batch where several processes share it.
     """
     box, objectness, classification = (raw[0].new_zeros(()) for _ in range(3))
-    for level, match, sides, weight in zip(raw, matches, anchors, BALANCE, strict=True):
+    counts = mean_over_processes(raw[0].new_tensor([len(match) for match in matches]))
+    share = share_of_mean(len(raw[0]), raw[0].device)
+    for level, match, sides, weight, count in zip(raw, matches, anchors, BALANCE, counts, strict=True):
         wanted = torch.zeros_like(level[..., 4])
         if len(match):
             rows = match.pick(level)
             iou = complete_iou(_predicted(rows, sides[match.anchor]), _wanted_boxes(level, match, targets))
-            box = box + (1 - iou).mean()
+            box = box + (1 - iou).sum() / count
             wanted = _objectness_target(wanted, match, iou.detach().clamp(0))
-            classification = classification + _classification(rows[:, 5:], targets[match.target, 1].long())
-        objectness = objectness + weight * binary_cross_entropy_with_logits(level[..., 4], wanted)
+            wrong = _classification(rows[:, 5:], targets[match.target, 1].long())
+            classification = classification + wrong * len(match) / count
+        objectness = objectness + weight * share * binary_cross_entropy_with_logits(level[..., 4], wanted)
     return {
         "box": gains.box * box,
         "objectness": gains.objectness * objectness,
