@@ -1,0 +1,42 @@
+"""What README.md shows is what the records and benchmarks under results/ say."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def table(mark: str) -> list[list[str]]:
+    """The rows of the table between <!-- mark --> and <!-- end -->, without its two head lines."""
+    text = README.partition(f"<!-- {mark} -->")[2].partition("<!-- end -->")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_architectures_are_those_of_the_benchmark():
+    measured = json.loads((ROOT / "results" / "architectures.json").read_text())["architectures"]
+    expected = []
+    for name, row in measured.items():
+        ours, peer = row["ours"], row["peer"]
+        assert ours["failure"] is None
+        removed, error = ours["ratios"]["0.5"]["parameters_removed"], max(r["error"] for r in ours["ratios"].values())
+        told = peer["problem"] or f"{100 * peer['removed']:.1f} % removed"
+        expected.append([name, f"{ours['parameters'] / 1e6:.1f}", f"{100 * removed:.1f} %", f"{error:.0e}", told])
+    assert table("architectures") == expected
+    good = sum(row["peer"]["problem"] is None for row in measured.values())
+    assert f"{len(measured)} architectures, no failure" in README and f"prunes {good} of them" in README
+
+
+def test_the_demonstration_is_that_of_the_records():
+    records = [json.loads(p.read_text()) for p in (ROOT / "results" / "demo").rglob("record.json")]
+    assert {r["config"]["ratio"] for r in records} == {0.2, 0.5, 0.7}
+    rows = {(row[1], row[2]): row for row in table("demo table")}
+    for record in records:
+        dense, ratio = record["dense"], f"{100 * record['config']['ratio']:.0f} %"
+        assert rows["", ""][3:5] == [f"{100 * dense[k]:.1f}" for k in ("map50", "map50_95")]
+        for stage, name in (("pruned", "pruned"), ("finetuned", "fine-tuned")):
+            row, block = rows[ratio, name], record[stage]
+            assert row[3:5] == [f"{100 * block[k]:.1f}" for k in ("map50", "map50_95")]
+            assert row[7] == f"{block['parameters'] / 1e6:.3f}"
+            assert row[8] == f"{100 * (1 - block['parameters'] / dense['parameters']):.1f}"
