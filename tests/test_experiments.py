@@ -36,7 +36,7 @@ def configs(*overrides: str) -> list[Config]:
 
 @pytest.mark.parametrize(
     ("name", "dataset", "epochs"),
-    [("table1_voc2007", "voc2007", 100), ("table2_voc2012", "voc2012", 100), ("table3_coco2017", "coco2017", 150)],
+    [("table1_voc2007", "voc2007", 100), ("table2_voc2012", "voc2012", 100), ("table3_coco", "coco2017", 150)],
 )
 def test_the_main_tables_are_three_detectors_at_three_ratios(name, dataset, epochs):
     found = configs(f"experiment={name}")

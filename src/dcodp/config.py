@@ -23,8 +23,8 @@ class ModelConfig:
     name: str = "yolov8n"
     family: str = "yolov8"  # the adapter in detectors/
     variant: str = "n"
-    weights: str | None = None  # a checkpoint of the whole detector
-    backbone_weights: str | None = None  # a checkpoint of the backbone alone
+    weights: str | None = None  # a checkpoint of the whole detector, or a folder with one named for the model
+    backbone_weights: str | None = None  # a checkpoint of the backbone alone, or such a folder
     stride_on_1x1: bool = False  # ResNet weights trained with the stride on the 1×1 convolution (Faster R-CNN)
     pretrained_label: str | None = None  # how tables name the weights
 

@@ -302,6 +302,7 @@ def _say_what_was_pruned(record: Record, graph: CouplingGraph, scores: dict[str,
         "channels": sum(g.channels for g in graph.groups),
         "channels_removed": round(plan.channel_ratio, 4),
         "layers_frozen": {f.layer: f.reason for f in graph.frozen},
+        "coupling": {g.name: {"channels": g.channels, "layers": list(g.layers)} for g in graph.groups},
     }
     unscored = [g.name for g in graph.groups if g.name not in scores]
     if unscored:

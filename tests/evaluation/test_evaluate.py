@@ -1,6 +1,8 @@
 """Evaluation of a made-up detector that reads its answers off the pixels, so that every number is known."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,18 +10,25 @@ import torch
 from PIL import Image
 from torch import nn
 
+from dcodp.compose import cells, register
 from dcodp.config import EvaluationConfig
+from dcodp.data.load import load
 from dcodp.data.types import DetectionSet, LabelledImage
+from dcodp.data.voc import CLASSES
 from dcodp.detectors.base import Detections, Detector
 from dcodp.errors import InputError
 from dcodp.evaluation import accuracy, evaluate, fitness, load_predictions, predict, save_predictions, voc_statistics
+from dcodp.evaluation.evaluate import voc_rule
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 SETTINGS = EvaluationConfig(batch=2, latency_runs=2)
 RECORD_KEYS = {"map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100", "ar_small",
                "ar_medium", "ar_large", "per_class", "parameters", "flops", "latency_ms", "latency", "images",
                "subset"}  # fmt: skip
 # width, height, white box in pixels of the image
 SCENES = {"wide": (96, 48, (16, 8, 56, 40)), "tall": (40, 80, (4, 12, 32, 60)), "square": (64, 64, (8, 16, 48, 56))}
+
+register()
 
 
 class BrightBox(Detector):
@@ -136,32 +145,81 @@ def test_files_that_hold_no_predictions_are_named(tmp_path):
             load_predictions(tmp_path / f"{name}.npz")
 
 
-def voc_set(name, difficult=False):
-    """One 50 × 40 pixel object, in VOC coordinates 11, 21, 60, 60; class "b" has no object."""
-    box = np.array([[10, 20, 60, 60]], np.float32)
-    image = LabelledImage("1", None, 100, 100, box, np.array([0]), np.array([difficult]), np.zeros(1, bool))  # type: ignore[arg-type]
-    return DetectionSet(name, "val", ("a", "b"), (image,))
+def voc_set(kits=("VOC2007",), difficult=False, **changes):
+    """One 50 × 40 pixel bicycle in an image of each kit, in VOC coordinates 11, 21, 60, 60."""
+    box, flags = np.array([[10, 20, 60, 60]], np.float32), np.array([difficult])
+    images = tuple(
+        LabelledImage(kit, Path(kit, "JPEGImages", "1.jpg"), 100, 100, box, np.array([1]), flags, np.zeros(1, bool))
+        for kit in kits
+    )
+    return DetectionSet(**{"name": "any", "split": "val", "classes": CLASSES, "images": images, **changes})
 
 
-def half_of_the_object():
+def half_of_the_object(kit="VOC2007"):
     """IoU exactly 0.5 where pixels are counted inclusively."""
-    return {"1": (np.array([[10, 20, 35, 60]], np.float32), np.array([0.9], np.float32), np.array([0]))}
+    return {kit: (np.array([[10, 20, 35, 60]], np.float32), np.array([0.9], np.float32), np.array([1]))}
 
 
-@pytest.mark.parametrize(("name", "rule"), [("voc2007", "voc2007"), ("voc2012", "area")])
-def test_voc_data_sets_are_also_scored_by_voc_rules(name, rule):
-    block = accuracy(voc_set(name), half_of_the_object(), SETTINGS)
-    assert block["voc_ap"] == {
-        "rule": rule,
-        "map": pytest.approx(1.0),
-        "per_class": {"a": pytest.approx(1.0), "b": None},
-    }
+@pytest.mark.parametrize(
+    ("kits", "rule"),
+    [
+        (["VOC2007"], "voc2007"),
+        (["VOC2009"], "voc2007"),
+        (["VOC2010"], "area"),
+        (["VOC2012"], "area"),
+        (["VOC2007", "VOC2012"], "area"),
+    ],
+)
+def test_the_kit_that_is_tested_decides_the_voc_rule(kits, rule):
+    assert voc_rule(voc_set(kits)) == rule
+
+
+@pytest.mark.parametrize("name", ["voc2007", "voc2012", "voc0712", "vocational"])
+def test_a_set_of_ones_own_is_not_scored_by_voc_rules_whatever_its_name(name):
+    assert "voc_ap" not in accuracy(voc_set(["photos"], name=name), half_of_the_object("photos"), SETTINGS)
+    assert voc_rule(voc_set(name=name, classes=("a", "b"))) is None
+    assert voc_rule(voc_set(name=name, category_ids=tuple(range(20)))) is None  # read from a COCO JSON file
+    assert voc_rule(voc_set(["VOC2007", "photos"], name=name)) is None
+    assert voc_rule(voc_set([], name=name)) is None
+
+
+def test_the_union_of_both_years_is_tested_by_the_rule_of_2007(tmp_path):
+    """Through the configuration and the reader, as a run does it."""
+    ((_, config),) = cells(CONF, ["dataset=voc0712"])
+    folder = tmp_path / "VOCdevkit" / "VOC2007"
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True)
+    (folder / "ImageSets" / "Main" / "test.txt").write_text("000001\n")
+    Image.new("RGB", (60, 60)).save(folder / "JPEGImages" / "000001.jpg")
+    box = "<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>60</xmax><ymax>60</ymax></bndbox>"
+    size = "<size><width>60</width><height>60</height></size>"
+    written = f"<annotation>{size}<object><name>bicycle</name>{box}</object></annotation>"
+    (folder / "Annotations" / "000001.xml").write_text(written)
+    tested = load(config.dataset, tmp_path, "val")
+    block = accuracy(tested, half_of_the_object("000001"), SETTINGS)
+    assert block["voc_ap"]["rule"] == "voc2007" and block["voc_ap"]["map"] == pytest.approx(1.0)
+    assert block["subset"]
+
+
+@pytest.mark.parametrize(("kit", "rule"), [("VOC2007", "voc2007"), ("VOC2012", "area")])
+def test_images_of_voc_are_also_scored_by_voc_rules(kit, rule):
+    block = accuracy(voc_set([kit]), half_of_the_object(kit), SETTINGS)
+    per_class = dict.fromkeys(CLASSES) | {"bicycle": pytest.approx(1.0)}
+    assert block["voc_ap"] == {"rule": rule, "map": pytest.approx(1.0), "per_class": per_class}
+
+
+def test_the_two_rules_differ_where_recall_ends_early():
+    """One of two bicycles found, at full precision up to recall 0.5: six of eleven levels, or half the area."""
+    tested = voc_set()
+    both = np.concatenate([tested.images[0].boxes, tested.images[0].boxes + 30])
+    flags, labels = np.zeros(2, bool), np.array([1, 1])
+    image = dataclasses.replace(tested.images[0], boxes=both, labels=labels, difficult=flags, crowd=flags)
+    found = {rule: voc_statistics(voc_set(images=(image,)), half_of_the_object(), rule) for rule in ("voc2007", "area")}
+    assert found["voc2007"]["map"] == pytest.approx(6 / 11) and found["area"]["map"] == pytest.approx(0.5)
 
 
 def test_voc_statistics_without_detections_or_objects():
-    assert voc_statistics(voc_set("voc2007"), {}) == {
-        "rule": "voc2007",
-        "map": 0.0,
-        "per_class": {"a": 0.0, "b": None},
-    }
-    assert voc_statistics(voc_set("voc2007", difficult=True), half_of_the_object())["map"] is None
+    nothing = voc_statistics(voc_set(), {})
+    assert (nothing["rule"], nothing["map"]) == ("voc2007", 0.0)
+    assert nothing["per_class"] == dict.fromkeys(CLASSES) | {"bicycle": 0.0}
+    assert voc_statistics(voc_set(difficult=True), half_of_the_object())["map"] is None

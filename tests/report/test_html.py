@@ -11,6 +11,9 @@ from PIL import Image
 from dcodp.errors import InputError
 from dcodp.records import run_folder, write_record
 from dcodp.report import build
+from dcodp.report.html import DrawnFigure
+from dcodp.report.layouts import FigureLayout
+from dcodp.report.style import CSS
 
 VOID = {"meta", "img", "br"}
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -86,8 +89,81 @@ def test_page_shows_values_missing_cells_verdicts_and_provenance(page):
     assert "VOC2007, 448-image subset" in page and "3 records: 2 done, 1 failed" in page
     assert "✗ fails" in page and "· not measured" in page
     assert "done, seed 0, code abc123, torch 2.15.0, Test CPU, data train: beef, val: feed, 2 s" in page
-    assert "Not measured yet. Produce it with <code>python run.py -m experiment=table3_coco2017</code>" in page
+    assert "Not measured yet. Produce it with <code>python run.py -m experiment=table3_coco</code>" in page
     assert page.count("data:image/jpeg") == 1
+
+
+def test_runs_stand_beside_the_labels_where_they_are_seen_first(page):
+    heads = re.search(r"<thead><tr>(.*?)</tr>", page.partition('id="tables"')[2])[1]
+    assert re.findall(r"<th[^>]*>(.*?)</th>", heads)[:4] == ["Detector", "Ratio", "Runs", "mAP50"]
+    row = '<td class="text">50 %</td><td class="text"><details><summary aria-label="2 runs: where the row comes from"'
+    assert row in page
+
+
+def test_tables_and_figures_carry_the_verdicts_on_their_own_data(page):
+    tables = page.partition('id="tables"')[2].partition('id="figures"')[0]
+    claims = re.findall(r"<li>Claim: (.*?)</li>", tables)
+    assert claims[0] == 'The loss is minimal at 20 and 50 %. VOC2007: <span class="fails">✗ fails</span>'
+    assert len(claims) == 4 and not any("VOC2012" in claim for claim in claims)
+    figures = page.partition('id="figures"')[2].partition('id="pictures"')[0]
+    assert "<li>Claim: Removing 10 to 50 % improves or keeps mAP. VOC2007: " in figures
+
+
+def test_what_a_verdict_lacks_is_said_by_name(page):
+    claims = page.partition('id="claims"')[2].partition("</section>")[0]
+    for lacking in ("20 %, 50 %", "70 %", "YOLOv8, Faster R-CNN", "APM, APL, AP75", "Slimming, ThiNet, HRank"):
+        assert f"<li>Still to measure: {lacking}</li>" in claims
+
+
+def test_folders_of_the_machine_are_left_out(cell, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_draw_all", lambda folder, layouts, frame: ([], []))
+    record = cell()
+    record.config["model"]["weights"] = "/home/somebody/yolov8n.pt"
+    record.config["paths"]["data"] = "/home/somebody/data"
+    write_record(run_folder(tmp_path, record.run_id), record)
+    text = build.render_report(tmp_path, tmp_path).page.read_text(encoding="utf-8")
+    assert "somebody" not in text and "&quot;weights&quot;: &quot;yolov8n.pt&quot;" in text
+
+
+def test_no_name_is_markup(cell, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_draw_all", lambda folder, layouts, frame: ([DrawnFigure(x, b"") for x in layouts], []))
+    odd = "<b>&\"'"
+    names = {"model": odd, "dataset": odd, "importance": odd, "run_id": odd}
+    record = cell(**names)
+    record.dense["per_class"] = {odd: {"map50": 0.1}}
+    record.notes, record.error, record.status = [odd], odd, "failed"
+    record.provenance |= {"device": odd, "data_fingerprint": odd, "code": {"git": odd}}
+    record.provenance["pruning"] |= {"coupling": {odd: {"channels": 1, "layers": [odd]}}, "layers_frozen": {odd: odd}}
+    layout = FigureLayout(odd, odd, "curve", ("map50",), {"dataset": odd}, claims=("minimal_loss",), command=odd)
+    monkeypatch.setattr(build, "_layouts", lambda experiments: [layout])
+    write_record(run_folder(tmp_path, odd), record)
+    Image.new("RGB", (20, 9), "red").save(run_folder(tmp_path, odd).pictures)
+    text = build.render_report(tmp_path, tmp_path).page.read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(text)
+    assert checker.wrong == checker.open == [] and "b" not in {tag for tag, _ in checker.tags}
+    assert text.count("&lt;b&gt;&amp;") > 20
+
+
+def test_colours_can_be_read_in_the_light_and_in_the_dark():
+    """WCAG 2.1, 1.4.3: a contrast of 4.5 to 1 at least."""
+    light, dark = (dict(re.findall(r"--(\w+): (#\w{6})", part)) for part in re.findall(r":root \{(.*?)\}", CSS, re.S))
+    assert light.keys() == dark.keys() >= {"paper", "tint", "ink", "soft", "link", "good", "bad"}
+    for colours in (light, dark):
+        for name in ("ink", "soft", "link", "good", "bad"):
+            for ground in ("paper", "tint"):
+                assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+
+
+def contrast(a, b):
+    dim, bright = sorted((luminance(a), luminance(b)))
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def luminance(colour):
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return sum(weight * share for weight, share in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def test_files_are_written(results, page):

@@ -6,7 +6,7 @@ import pytest
 
 from dcodp.errors import InputError
 from dcodp.report.claims import check_names
-from dcodp.report.layouts import FigureLayout, TableLayout, load_layouts
+from dcodp.report.layouts import LABELS, FigureLayout, TableLayout, label, load_layouts
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 TABLE = """\
@@ -69,3 +69,19 @@ def test_figures_are_declared_alike(tmp_path):
 def test_unknown_claims_are_named():
     with pytest.raises(InputError, match="claim world_peace is not known"):
         check_names(["world_peace"], "x.yaml")
+
+
+@pytest.mark.parametrize("group", ["model", "dataset", "importance"])
+def test_every_name_of_the_configuration_has_a_label(group):
+    names = [path.stem for path in (EXPERIMENTS.parent / "conf" / group).glob("*.yaml")]
+    labels = {name: label(group, name) for name in names}
+    assert names and set(names) <= set(LABELS[group])
+    assert len(set(labels.values())) == len(names) and not any("_" in text for text in labels.values())
+
+
+def test_labels_are_those_of_the_field_and_unknown_names_stay():
+    assert [label("dataset", name) for name in ("voc0712", "voc2007", "boats")] == ["VOC07+12", "VOC2007", "boats"]
+    assert [label("importance", name) for name in ("random", "chip", "l1", "fpgm", "own")] == [
+        *("Random", "CHIP", "L1", "FPGM", "own")
+    ]
+    assert label("model", "detr") == "detr" and label("ratio", 0.125) == "12.5 %"

@@ -7,7 +7,7 @@ import pytest
 
 from dcodp.report.layouts import COLUMNS, Column, TableLayout
 from dcodp.report.query import measurements
-from dcodp.report.render import csv_text, latex, latex_escape, markdown
+from dcodp.report.render import csv_text, latex, markdown
 from dcodp.report.tables import build_table, default_tables
 
 WHERE = {
@@ -49,6 +49,7 @@ MARKDOWN = """\
 
 LATEX = r"""\begin{table}
 \centering
+\setlength{\belowcaptionskip}{1ex}
 \caption{VOC\_2007 \& more}
 \label{tab:small}
 \begin{tabular}{llrrrr}
@@ -79,9 +80,9 @@ def test_markdown(table):
 def test_latex(table):
     text = latex([table])
     assert text.startswith(LATEX)
-    assert text.count("{") == text.count("}") and text.count("$") % 2 == 0
-    assert text.endswith("\\end{table}\n")
-    assert latex_escape("a_b \\ 5 % ± ~^") == r"a\_b \textbackslash{} 5 \% $\pm$ \textasciitilde{}\textasciicircum{}"
+    note = r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize Data: VOC2007, 448-image subset. Schedule: "
+    assert text[len(LATEX) :].startswith(note)
+    assert text.endswith("\\end{minipage}\n\\end{table}\n")
 
 
 def test_csv_holds_raw_values(table):
@@ -156,6 +157,14 @@ def test_default_tables_show_what_was_measured(cell):
     assert default_tables(measurements([])) == []
 
 
+def test_fine_tuning_that_was_not_asked_for_is_not_missing(cell):
+    record = cell(aps=(0.4, 0.1, None))
+    record.config["finetune"]["epochs"] = 0
+    (table,) = default_tables(measurements([record]))
+    assert [row.labels for row in table.rows] == [("dense", "", ""), ("dcodp", "50 %", "pruned")]
+    assert table.missing == ()
+
+
 def test_whole_and_partial_data_are_told_apart(cell, evaluation):
     whole = cell(dense=evaluation(0.4, subset=False, images=4952), aps=(None, None, None))
     (table,) = default_tables(measurements([whole]))
@@ -173,3 +182,32 @@ def test_two_machines_are_named(cell, evaluation):
         "Latency: one image, median of 20 to 50 runs, Test CPU, 1 thread; GPU; rows on different hardware cannot be "
         "compared." in table.footnotes
     )
+
+
+def test_names_are_no_markdown(cell):
+    (table,) = default_tables(measurements([cell(dataset="<b>a|b*c`")]))
+    assert r"### YOLOv8n on \<b>a\|b\*c\`" in markdown([table])
+
+
+def test_starting_points_are_listed_once_for_each_schedule(cell):
+    records = [cell(ratio=r) for r in (0.2, 0.5, 0.7)]
+    for record, file in zip(records, ("b.pt", "a.pt", None), strict=True):
+        record.config["model"] |= {"weights": file, "name": f"net {file}"}
+    layout = TableLayout("t", "", rows={"model": ("*",), "ratio": (0.2, 0.5, 0.7)}, columns=LAYOUT.columns, where=WHERE)
+    note = build_table(layout, measurements(records)).footnotes[1]
+    start = "from a.pt, b.pt, random weights."
+    assert note == f"Schedule: 100 + 20 epochs (training + fine-tuning), 640 px, {start}"
+
+
+def test_the_rule_behind_voc_map_is_said(cell, evaluation):
+    columns = (COLUMNS["voc_map"],)
+    layout = TableLayout("t", "", rows={"model": ("yolov8n",), "ratio": (0.5,)}, columns=columns, where=WHERE)
+    tested = evaluation(0.4, voc_ap={"rule": "voc2007", "map": 0.6, "per_class": {}})
+    table = build_table(layout, measurements([cell(finetuned=tested)]))
+    assert "VOC mAP: at IoU 0.5, mean of 11 recall levels, as in VOC2007." in table.footnotes
+
+
+def test_tables_of_one_page_have_names_of_their_own(cell):
+    records = [cell(), cell(image_size=320, run_id="small"), cell(model="yolov7"), cell(dataset="voc2012")]
+    names = [table.name for table in default_tables(measurements(records))]
+    assert len(names) == len(set(names)) == 4

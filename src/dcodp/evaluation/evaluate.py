@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 
 from dcodp.config import EvaluationConfig
 from dcodp.data import images as data_images
+from dcodp.data import voc
 from dcodp.data.progress import track
-from dcodp.data.types import DetectionSet
+from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.detectors.base import DecodeSettings, Detections, Detector
 from dcodp.errors import InputError
 from dcodp.evaluation.coco_ap import Predictions, coco_statistics
@@ -23,6 +25,7 @@ from dcodp.evaluation.voc_ap import voc_ap
 
 Progress = Callable[[int, int], None]  # called with the images done and their total
 VOC_CORNER = np.array([1.0, 1.0, 0.0, 0.0])  # from corner-at-0 coordinates to VOC's 1-based inclusive pixels
+AREA_SINCE = 2010  # the year since which VOC's development kit takes the area under the curve
 
 
 def evaluate(
@@ -55,11 +58,11 @@ def fitness(
 
 
 def accuracy(detection_set: DetectionSet, predictions: Predictions, settings: EvaluationConfig) -> dict[str, Any]:
-    """COCO statistics with `per_class`, how many images they rest on, and for VOC data sets `voc_ap`."""
+    """COCO statistics with `per_class`, how many images they rest on, and for images of VOC `voc_ap`."""
     block = coco_statistics(detection_set, predictions, settings.backend)
     block |= {"images": len(detection_set), "subset": detection_set.subset}
-    if detection_set.name.startswith("voc"):
-        block["voc_ap"] = voc_statistics(detection_set, predictions)
+    if rule := voc_rule(detection_set):
+        block["voc_ap"] = voc_statistics(detection_set, predictions, rule)
     return block
 
 
@@ -112,9 +115,27 @@ def _in_image(result: Detections, letterbox: data_images.Letterbox) -> tuple[np.
     return letterbox.to_image(boxes).astype(np.float32), scores, labels.astype(np.int64)
 
 
-def voc_statistics(detection_set: DetectionSet, predictions: Predictions) -> dict[str, Any]:
-    """VOC's own AP: 11-point for VOC2007, area under the curve for later years; None for a class without objects."""
-    rule = "voc2007" if detection_set.name == "voc2007" else "area"
+def voc_rule(detection_set: DetectionSet) -> str | None:
+    """The rule of `voc_ap` for the images tested: 11-point up to VOC2009, area where any is of VOC2010 or later.
+
+    None where they are not all VOC's own. What counts is the development kit that each image lies in, whatever the
+    set is called: 07+12 is tested on VOC2007, and a set of one's own may be named after VOC.
+    """
+    years = {_voc_year(image) for image in detection_set.images}
+    if not years or None in years or detection_set.classes != voc.CLASSES or detection_set.category_ids:
+        return None  # with category ids the boxes come from a COCO JSON file, which knows no difficult objects
+    return "voc2007" if all(year < AREA_SINCE for year in years if year) else "area"
+
+
+def _voc_year(image: LabelledImage) -> int | None:
+    """2007 of VOC2007/JPEGImages/000001.jpg."""
+    kit = re.fullmatch(r"VOC(\d{4})", image.path.parent.parent.name)
+    return int(kit[1]) if kit and image.path.parent.name == "JPEGImages" else None
+
+
+def voc_statistics(detection_set: DetectionSet, predictions: Predictions, rule: str | None = None) -> dict[str, Any]:
+    """VOC's own AP by `rule` (None: `voc_rule`'s, else the area); None for a class without objects."""
+    rule = rule or voc_rule(detection_set) or "area"
     found, truth = [np.zeros((0, 7))], [np.zeros((0, 7))]
     for number, image in enumerate(detection_set.images):
         truth.append(_voc_rows(number, image.labels, image.boxes, image.difficult, last=True))

@@ -15,6 +15,7 @@ from rich.progress import track
 from dcodp.errors import InputError
 from dcodp.records import Record, load_records, run_folder, write_atomically
 from dcodp.report import claims, figures
+from dcodp.report.coupling import couplings
 from dcodp.report.html import DrawnFigure, Page, page_html
 from dcodp.report.layouts import FigureLayout, Layout, TableLayout, default_figures, load_layouts
 from dcodp.report.pictures import read_image
@@ -50,7 +51,14 @@ def render_report(results: Path, out: Path, experiments: Path | None = None) -> 
     drawn, paths = _draw_all(out / "figures", [x for x in layouts if isinstance(x, FigureLayout)], frame)
     pictures = _pictures(results, records)
     page = Page(
-        records, measured, tables, drawn, claims.judge(frame), pictures[:MAX_PICTURES], len(pictures[MAX_PICTURES:])
+        records,
+        measured,
+        tables,
+        drawn,
+        claims.judge(frame),
+        pictures[:MAX_PICTURES],
+        pictures_left_out=len(pictures[MAX_PICTURES:]),
+        couplings=couplings(results, records),
     )
     write_atomically(out / "report.html", page_html(page))
     missing = sum(len(table.missing) for table in (*measured, *tables))

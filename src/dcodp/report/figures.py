@@ -13,10 +13,12 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from dcodp.records import write_atomically
+from dcodp.report.annotate import Point, annotate
 from dcodp.report.layouts import COLUMNS, FOUND, FigureLayout, label
-from dcodp.report.notes import data_name, schedule
+from dcodp.report.notes import data_name, schedules
 from dcodp.report.query import METHOD, Measurement, class_names, measure, select, setting_notes
 
 # Okabe and Ito's colours, safe for colour-blind readers (yellow left out: too pale on white)
@@ -28,7 +30,7 @@ MAX_PANELS, MAX_CLASSES = 6, 24
 STYLE: dict[Any, Any] = {
     **{"font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "hatch.linewidth": 0.5},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.unicode_minus": False},
-    **{"pdf.fonttype": 42, "savefig.facecolor": "white"},
+    **{"pdf.fonttype": 42, "savefig.facecolor": "white", "text.parse_math": False},  # a $ in a name is a $
 }
 
 
@@ -89,16 +91,19 @@ def draw(layout: FigureLayout, frame: pd.DataFrame) -> Figure | None:
     if not lines:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = KINDS[layout.kind](layout, lines)
-        figure.suptitle(layout.title, fontsize=12, fontweight="bold")
-        figure.supxlabel(_caption(lines), fontsize=8, color="#444444")
+        return _titled(KINDS[layout.kind](layout, lines), layout, lines)
+
+
+def _titled(figure: Figure, layout: FigureLayout, lines: Sequence[Series]) -> Figure:
+    figure.suptitle(layout.title, fontsize=12, fontweight="bold")
+    figure.supxlabel(_caption(lines), fontsize=8, color="#444444")
     return figure
 
 
 def _caption(lines: Sequence[Series]) -> str:
     """The images that the figures stand on and the schedules, so that the file can travel alone."""
     rows = [row for line in lines for row in line.later.to_dict("records")]
-    return "\n".join("; ".join(dict.fromkeys(name(row) for row in rows)) for name in (data_name, schedule))
+    return "; ".join(dict.fromkeys(map(data_name, rows))) + "\n" + schedules(rows)
 
 
 def _panels(count: int, width: float, height: float, stacked: bool) -> tuple[Figure, list[Axes]]:
@@ -144,35 +149,35 @@ def _mark(i: int) -> dict[str, Any]:
 def draw_pareto(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     """AP against FLOPs; dense nets are hollow, the front joins what nothing else beats in both."""
     figure, (axis, *_) = _panels(1, 7.0, 4.2, stacked=True)
-    points: list[tuple[float, float]] = []
+    points: list[Point] = []
     for i, line in enumerate(lines):
         points += _scatter(axis, line, layout.metrics[0], _mark(i) | {"linestyle": "none"}, known=points)
-    x, y = zip(*pareto_front(points), strict=True) if points else ((), ())
+    places = [(point.x, point.y) for point in points]
+    x, y = zip(*pareto_front(places), strict=True) if places else ((), ())
     axis.plot(x, y, color="#777777", linewidth=1, zorder=0, label="Pareto front")
-    if points and max(points)[0] > 8 * min(points)[0]:
+    if places and max(places)[0] > 8 * min(places)[0]:
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set(xlabel="FLOPs (G)", ylabel=f"{COLUMNS[layout.metrics[0]].label} × 100")
     axis.margins(x=0.12, y=0.12)
     _key(axis, len(lines))
+    annotate(_titled(figure, layout, lines), axis, points)
     return figure
 
 
-def _scatter(
-    axis: Axes, line: Series, metric: str, mark: dict[str, Any], known: Sequence[tuple[float, float]]
-) -> list[tuple[float, float]]:
-    """Draws the nets of one series, each with its budget, and returns their (GFLOPs, AP × 100). What is `known`, the
-    dense net of several methods, is drawn once."""
+def _scatter(axis: Axes, line: Series, metric: str, mark: dict[str, Any], known: Sequence[Point]) -> list[Point]:
+    """Draws the nets of one series and returns them at (GFLOPs, AP × 100), named by budget. What is `known`, the dense
+    net of several methods, is drawn once."""
     points = []
-    for i, (budget, rows) in enumerate([("dense", line.dense), *line.budgets]):
+    for budget, rows in [("dense", line.dense), *line.budgets]:
         flops, (ap, spread) = measure(rows, "flops").mean, _percent(measure(rows, metric))
-        if flops is None or math.isnan(ap) or (flops / 1e9, ap) in known:
+        if flops is None or math.isnan(ap) or any((flops / 1e9, ap) == (point.x, point.y) for point in known):
             continue
         hollow: dict[str, Any] = {"markerfacecolor": "white"} if budget == "dense" else {}
         axis.errorbar([flops / 1e9], [ap], yerr=[spread], capsize=3, **mark, **hollow)
-        offset = (5, -10) if i % 2 else (5, 4)  # neighbours on alternate sides
-        axis.annotate(budget, (flops / 1e9, ap), offset, textcoords="offset points", fontsize=7.5, color=mark["color"])
-        points.append((flops / 1e9, ap))
+        points.append(Point(flops / 1e9, ap, budget, mark["color"]))
     axis.errorbar([], [], label=line.name, **mark)
     return points
 

@@ -7,10 +7,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import PurePath
+from typing import Any
 
 from dcodp.records import Record
 from dcodp.report.claims import BY_NAME, CLAIMS, FAILS, HOLDS, Verdict
-from dcodp.report.layouts import FigureLayout, label
+from dcodp.report.coupling import Coupling, Group
+from dcodp.report.layouts import COLUMNS, LABELS, FigureLayout, label
 from dcodp.report.query import budget_name, identity
 from dcodp.report.render import cell_text
 from dcodp.report.style import CSS
@@ -18,6 +21,12 @@ from dcodp.report.tables import Row, Table
 
 MARKS = {HOLDS: ("holds", "✓ holds"), FAILS: ("fails", "✗ fails")}
 UNKNOWN = ("unknown", "· not measured")
+# what a claim can require, as it is shown: figures, families of detectors, criteria
+LACKING: dict[Any, str] = {
+    **{column.value: column.label for column in COLUMNS.values()},
+    **LABELS["importance"],
+    **{"yolov8": "YOLOv8", "faster_rcnn": label("model", "faster_rcnn")},
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Page:
     verdicts: Sequence[Verdict]
     pictures: Sequence[tuple[Record, bytes]]  # JPEG
     pictures_left_out: int = 0
+    couplings: Sequence[Coupling] = ()
 
 
 def page_html(page: Page) -> str:
@@ -44,8 +54,12 @@ def page_html(page: Page) -> str:
         "measured": ("Measured", "".join(_table(table, page) for table in page.measured) or "<p>Nothing yet.</p>"),
         "claims": ("The paper's claims", _claims(page.verdicts)),
         "tables": ("Tables", "".join(_table(table, page) for table in page.tables) or "<p>No experiments given.</p>"),
-        "figures": ("Figures", "".join(map(_figure, page.figures)) or "<p>Nothing to draw yet.</p>"),
+        "figures": (
+            "Figures",
+            "".join(_figure(x, page.verdicts) for x in page.figures) or "<p>Nothing to draw yet.</p>",
+        ),
         "pictures": ("Pictures", _pictures(page)),
+        "groups": ("Coupling groups", "".join(map(_coupling, page.couplings)) or "<p>Nothing was pruned yet.</p>"),
         "missing": ("Missing cells", _missing(page)),
         "runs": ("Runs", "".join(map(_run, page.records))),
     }
@@ -65,7 +79,10 @@ def page_html(page: Page) -> str:
 def _counts(records: Sequence[Record]) -> str:
     statuses = [record.status for record in records]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses)))
-    return f"Rendered from {len(records)} records: {counts}. A cell that no record holds is shown as missing."
+    return (
+        f"Rendered from {len(records)} records: {counts}. A cell that no record holds is shown as missing; "
+        "the number under Runs opens what a row rests on."
+    )
 
 
 def _scroll(content: str, name: str) -> str:
@@ -74,16 +91,16 @@ def _scroll(content: str, name: str) -> str:
 
 
 def _table(table: Table, page: Page) -> str:
-    heads = [f'<th class="text" scope="col">{escape(text)}</th>' for text in table.headers]
+    heads = [f'<th class="text" scope="col">{escape(text)}</th>' for text in (*table.headers, "Runs")]
     heads += [f'<th scope="col">{escape(column.label)}</th>' for column in table.columns]
     records = {record.run_id: record for record in page.records}
     rows = "".join(_row(table, row, records) for row in table.rows)
-    inside = f'<table><thead><tr>{"".join(heads)}<th class="text" scope="col">Provenance</th></tr></thead>'
+    inside = f"<table><thead><tr>{''.join(heads)}</tr></thead>"
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.footnotes)
     return (
         f"<h3>{escape(table.title)}</h3>"
         + _scroll(f"{inside}<tbody>{rows}</tbody></table>", table.title)
-        + f'<ul class="notes">{notes}{_table_claims(table.claims, page.verdicts)}</ul>'
+        + f'<ul class="notes">{notes}{_bearing(table.claims, table.datasets, page.verdicts)}</ul>'
     )
 
 
@@ -95,15 +112,17 @@ def _row(table: Table, row: Row, records: Mapping[str, Record]) -> str:
         for cell, column in zip(row.cells, table.columns, strict=True)
     ]
     kind = ' class="dense"' if label("stage", "dense") in row.labels else ""
-    return f'<tr{kind}>{"".join(labels + values)}<td class="text">{_provenance(row.run_ids, records)}</td></tr>'
+    source = f'<td class="text">{_provenance(row.run_ids, records)}</td>'
+    return f"<tr{kind}>{''.join([*labels, source, *values])}</tr>"
 
 
 def _provenance(run_ids: Sequence[str], records: Mapping[str, Record]) -> str:
     if not run_ids:
         return "—"
     items = "".join(f"<li>{_source(records[run_id])}</li>" for run_id in run_ids)
-    count = f"{len(run_ids)} run{'s' if len(run_ids) > 1 else ''}"
-    return f'<details><summary>{count}</summary><ul class="notes">{items}</ul></details>'
+    name = f"{len(run_ids)} run{'s' if len(run_ids) > 1 else ''}: where the row comes from"
+    summary = f'<summary aria-label="{name}" title="{name}">{len(run_ids)}</summary>'
+    return f'<details>{summary}<ul class="notes">{items}</ul></details>'
 
 
 def _source(record: Record) -> str:
@@ -133,11 +152,12 @@ def _link(run_id: str) -> str:
     return f'<a href="#run-{escape(run_id)}">{escape(run_id)}</a>'
 
 
-def _table_claims(names: Iterable[str], verdicts: Sequence[Verdict]) -> str:
-    """The verdicts on the claims that the table bears on."""
+def _bearing(claims: Iterable[str], datasets: Sequence[str], verdicts: Sequence[Verdict]) -> str:
+    """The verdicts, on the data sets shown, on the claims that a table or figure bears on."""
     lines = []
-    for name in names:
-        told = ", ".join(f"{label('dataset', v.dataset)}: {_mark(v)}" for v in verdicts if v.claim == name)
+    for name in claims:
+        of = [verdict for verdict in verdicts if verdict.claim == name and verdict.dataset in datasets]
+        told = ", ".join(f"{escape(label('dataset', verdict.dataset))}: {_mark(verdict)}" for verdict in of)
         lines.append(f"<li>Claim: {escape(BY_NAME[name].statement)} {told}</li>")
     return "".join(lines)
 
@@ -161,22 +181,26 @@ def _claims(verdicts: Sequence[Verdict]) -> str:
 
 
 def _verdict(verdict: Verdict) -> str:
-    if not verdict.evidence:
+    if not verdict.evidence and not verdict.lacking:
         return _mark(verdict)
     items = "".join(
         f"<li>{'✓' if item.supports else '✗'} {escape(item.text)} ({', '.join(map(_link, item.run_ids))})</li>"
         for item in verdict.evidence
     )
-    things = [budget_name("", thing) if isinstance(thing, float) else str(thing) for thing in verdict.lacking]
+    things = [budget_name("", it) if isinstance(it, float) else LACKING.get(it, str(it)) for it in verdict.lacking]
     lacking = f"<li>Still to measure: {escape(', '.join(things))}</li>" if things else ""
     return f'<details><summary>{_mark(verdict)}</summary><ul class="notes">{items}{lacking}</ul></details>'
 
 
-def _figure(drawn: DrawnFigure) -> str:
-    title = escape(drawn.layout.title)
+def _figure(drawn: DrawnFigure, verdicts: Sequence[Verdict]) -> str:
+    layout, title = drawn.layout, escape(drawn.layout.title)
     if drawn.png is None:
-        return f"<h3>{title}</h3><p>Not measured yet.{_command(drawn.layout.command)}</p>"
-    return f'<figure><img alt="{title}" src="{_data("png", drawn.png)}"><figcaption>{title}</figcaption></figure>'
+        return f"<h3>{title}</h3><p>Not measured yet.{_command(layout.command)}</p>"
+    of = layout.where.get("dataset", ())
+    claims = _bearing(layout.claims, (of,) if isinstance(of, str) else of, verdicts)
+    notes = f'<ul class="notes">{claims}</ul>' if claims else ""
+    image = _scroll(f'<img alt="{title}" src="{_data("png", drawn.png)}">', layout.title)
+    return f"<figure>{image}<figcaption>{title}</figcaption>{notes}</figure>"
 
 
 def _data(kind: str, content: bytes) -> str:
@@ -191,13 +215,45 @@ def _pictures(page: Page) -> str:
     if not page.pictures:
         return "<p>No run has drawn any.</p>"
     shown = "".join(
-        f"<details><summary>{escape(_run_name(record))}</summary><figure>"
-        f'<img alt="Detections before and after: {escape(_run_name(record))}" src="{_data("jpeg", content)}">'
-        f"<figcaption>{_link(record.run_id)}</figcaption></figure></details>"
+        f"<details><summary>{escape(_run_name(record))}</summary>{_picture(record, content)}</details>"
         for record, content in page.pictures
     )
     left = page.pictures_left_out
     return shown + (f"<p>{left} more lie in their run folders (pictures.png).</p>" if left else "")
+
+
+def _picture(record: Record, content: bytes) -> str:
+    name = f"Detections before and after: {_run_name(record)}"
+    image = _scroll(f'<img alt="{escape(name)}" src="{_data("jpeg", content)}">', name)
+    return f"<figure>{image}<figcaption>{_link(record.run_id)}</figcaption></figure>"
+
+
+def _coupling(coupling: Coupling) -> str:
+    """The groups of one detector with the channels that runs kept, then the layers that stay as they are."""
+    name = label("model", coupling.model)
+    if not coupling.groups:
+        command = f"<code>dcodp graph {escape(coupling.model)}</code>"
+        return f"<p>{escape(name)}: its records name no groups; {command} lists them.</p>"
+    heads = ("Group", "Layers whose filters go together", "Channels", *(f"Kept: {run}" for run in coupling.kept))
+    cells = "".join(
+        f'<th class="{"text" if i < 2 else "number"}" scope="col">{escape(head)}</th>' for i, head in enumerate(heads)
+    )
+    rows = "".join(_group(group, coupling) for group in coupling.groups)
+    frozen = "".join(f"<li>{escape(layer)}: {escape(why)}</li>" for layer, why in coupling.frozen.items())
+    stays = f"<p>Layers that stay as they are:</p><ul>{frozen}</ul>" if frozen else ""
+    inside = f'<table class="groups"><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>'
+    count = f"{name}: {len(coupling.groups)} groups; layers that stay as they are: {len(coupling.frozen)}"
+    return (
+        f"<details><summary>{escape(count)}</summary>{_scroll(inside, f'Coupling groups of {name}')}"
+        f"{stays}<p>From {_link(coupling.run_id)}.</p></details>"
+    )
+
+
+def _group(group: Group, coupling: Coupling) -> str:
+    numbers = [group.channels, *(kept.get(group.name) for kept in coupling.kept.values())]
+    cells = "".join(f"<td>{'—' if number is None else number}</td>" for number in numbers)
+    layers = escape(", ".join(group.layers)) or "not recorded"
+    return f'<tr><th class="text" scope="row">{escape(group.name)}</th><td class="text">{layers}</td>{cells}</tr>'
 
 
 def _missing(page: Page) -> str:
@@ -222,7 +278,13 @@ def _run_name(record: Record) -> str:
 def _run(record: Record) -> str:
     """Everything that the record says of itself but the numbers; folders of the machine are left out."""
     config = {key: value for key, value in record.config.items() if key != "paths"}
-    told = {"provenance": record.provenance, "config": config, "notes": record.notes}
+    if isinstance(model := config.get("model"), Mapping):
+        files = {key: PurePath(model[key]).name for key in ("weights", "backbone_weights") if model.get(key)}
+        config["model"] = {**model, **files}
+    provenance = dict(record.provenance)
+    if isinstance(pruning := provenance.get("pruning"), Mapping):  # the groups have a section of their own
+        provenance["pruning"] = {key: value for key, value in pruning.items() if key != "coupling"}
+    told = {"provenance": provenance, "config": config, "notes": record.notes}
     error = f'<p class="fails">{escape(record.error)}</p>' if record.error else ""
     summary = f"<code>{escape(record.run_id)}</code> {escape(record.status)}: {escape(_run_name(record))}"
     detail = _scroll(f"<pre>{escape(json.dumps(told, indent=1, ensure_ascii=False))}</pre>", f"Run {record.run_id}")

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dcodp.config import digest
 from dcodp.errors import InputError
 from dcodp.records import STAGES
 from dcodp.report.query import AVERAGE_PRECISION, FIELDS
@@ -66,9 +67,21 @@ HEADERS = {
 }
 LABELS: dict[str, dict[Any, str]] = {
     "stage": {"dense": "dense", "pruned": "pruned", "finetuned": "fine-tuned"},
-    "model": {"faster_rcnn": "Faster R-CNN", **{f"yolov{n}": f"YOLOv{n}" for n in ("7", *(f"8{v}" for v in "nsmlx"))}},
-    "dataset": {"voc2007": "VOC2007", "voc2012": "VOC2012", "coco2017": "COCO val2017"},
-    "importance": {"dcodp": "DCODP", "chip": "CHIP", "slimming": "Slimming", "thinet": "ThiNet", "hrank": "HRank"},
+    "model": {
+        **{f"yolov{n}": f"YOLOv{n}" for n in ("7", *(f"8{size}" for size in "nsmlx"))},
+        **{"yolov7_tiny_test": "YOLOv7 (tiny, for tests)", "faster_rcnn_tiny_test": "Faster R-CNN (tiny, for tests)"},
+        **{"faster_rcnn": "Faster R-CNN", "faster_rcnn_v2": "Faster R-CNN v2", "retinanet": "RetinaNet"},
+        "faster_rcnn_mobilenet": "Faster R-CNN, MobileNetV3",
+    },
+    "dataset": {
+        **{"voc2007": "VOC2007", "voc2012": "VOC2012", "voc0712": "VOC07+12", "coco2017": "COCO val2017"},
+        **{"shapes": "shapes", "custom": "custom"},
+    },
+    "importance": {
+        **{"dcodp": "DCODP", "dcodp_greedy": "DCODP, greedy", "chip": "CHIP", "rank": "CP by rank", "hrank": "HRank"},
+        **{"slimming": "Slimming", "thinet": "ThiNet", "lasso": "LASSO", "taylor": "Taylor", "random": "Random"},
+        **{"l1": "L1", "l2": "L2", "fpgm": "FPGM", "lamp": "LAMP"},
+    },
     "interlayer": {True: "yes", False: "no"},
     "compensate": {True: "yes", False: "no"},
 }
@@ -132,14 +145,20 @@ DEFAULT_TABLE = TableLayout(
 
 def default_figures(dataset: str) -> tuple[FigureLayout, ...]:
     """What is drawn of every data set that has records, whether or not an experiment names it."""
-    name, where = label("dataset", dataset), {"dataset": dataset}
+    name, file, where = label("dataset", dataset), file_name(dataset), {"dataset": dataset}
     both, sizes = ("map50", "map50_95"), ("ap_small", "ap_medium", "ap_large")
     return (
-        FigureLayout(f"{dataset}_ratio", f"{name}: AP against the pruning ratio", "curve", both, where),
-        FigureLayout(f"{dataset}_flops", f"{name}: AP against FLOPs", "pareto", ("map50_95",), where),
-        FigureLayout(f"{dataset}_classes", f"{name}: AP of each class", "class_bars", ("map50",), where),
-        FigureLayout(f"{dataset}_sizes", f"{name}: AP by object size", "size_bars", sizes, where),
+        FigureLayout(f"{file}_ratio", f"{name}: AP against the pruning ratio", "curve", both, where),
+        FigureLayout(f"{file}_flops", f"{name}: AP against FLOPs", "pareto", ("map50_95",), where),
+        FigureLayout(f"{file}_classes", f"{name}: AP of each class", "class_bars", ("map50",), where),
+        FigureLayout(f"{file}_sizes", f"{name}: AP by object size", "size_bars", sizes, where),
     )
+
+
+def file_name(name: str) -> str:
+    """The name itself where it consists of letters, digits, - and _; else those, and a digest that keeps it unique."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    return name if plain == name else f"{plain}-{digest(name)}"
 
 
 def load_layouts(folder: Path) -> list[Layout]:

@@ -21,9 +21,10 @@ def footnotes(used: pd.DataFrame, rows: Sequence[Row], columns: Sequence[Column]
     records = used.to_dict("records")
     notes = [
         f"Data: {_joined(data_name(row) for row in records)}." if records else "",
-        f"Schedule: {_joined(schedule(row) for row in records if row['stage'] != 'dense')}.",
+        f"Schedule: {schedules(row for row in records if row['stage'] != 'dense')}.",
         seeds_note([cell.n for _, cell in cells if cell.mean is not None]),
         "AP values × 100." if "ap" in shown else "",
+        voc_note(records) if any(column.value.startswith("voc_") for column in columns) else "",
         "FLOPs count a multiply-accumulate as two." if "giga" in shown else "",
         latency_note(records) if "ms" in shown else "",
         unfinished_note(records),
@@ -47,12 +48,28 @@ def data_name(row: Mapping[Any, Any]) -> str:
     return f"{name}{f' ({images:g} images)' if pd.notna(images) else ''}{trained}"
 
 
-def schedule(row: Mapping[Any, Any]) -> str:
-    """ "100 + 20 epochs (training + fine-tuning), 640 px, from yolov8n.pt"."""
-    setting = row["setting_of"]
-    epochs = f"{setting.get('train.epochs', '?')} + {setting.get('finetune.epochs', '?')}"
-    size = f", {setting['image_size']} px" if "image_size" in setting else ""
-    return f"{epochs} epochs (training + fine-tuning){size}{', from ' + row['start'] if row['start'] else ''}"
+def schedules(rows: Iterable[Mapping[Any, Any]]) -> str:
+    """ "100 + 20 epochs (training + fine-tuning), 640 px, from yolov7.pt, yolov8n.pt", one for each length and size."""
+    starts: dict[str, list[str]] = {}
+    for row in rows:
+        setting = row["setting_of"]
+        epochs = f"{setting.get('train.epochs', '?')} + {setting.get('finetune.epochs', '?')}"
+        size = f", {setting['image_size']} px" if "image_size" in setting else ""
+        starts.setdefault(f"{epochs} epochs (training + fine-tuning){size}", []).append(row["start"])
+    return _joined(text + _started(from_) for text, from_ in starts.items())
+
+
+def _started(names: Sequence[str]) -> str:
+    """Nets that started from nothing are said to where others did not."""
+    if not any(names):
+        return ""
+    return ", from " + ", ".join(sorted({name or "random weights" for name in names}))
+
+
+def voc_note(records: Sequence[Mapping[Any, Any]]) -> str:
+    rules = {"voc2007": "mean of 11 recall levels, as in VOC2007", "area": "area under the curve, as since VOC2010"}
+    told = _joined(rules[name] for row in records if (name := row["voc_rule"]) in rules)
+    return f"VOC mAP: at IoU 0.5, {told}." if told else ""
 
 
 def seeds_note(counts: Sequence[int]) -> str:

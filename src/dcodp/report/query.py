@@ -219,9 +219,10 @@ def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
 def measure(rows: pd.DataFrame, name: str) -> Measurement:
     """The value `name` over the rows of one cell: the mean over seeds of the mean within each seed.
 
-    `name` is a column, or "per_class/CLASS/METRIC", or "voc_per_class/CLASS".
+    `name` is a column, or "per_class/CLASS/METRIC", or "voc_per_class/CLASS"; a class may have a slash in its name.
     """
-    column, *path = name.split("/")
+    column, _, inside = name.partition("/")
+    path = inside.rsplit("/", 1) if column == "per_class" else [inside] if inside else []
     seeds: dict[tuple, list[float]] = {}
     hardware = set()
     for found, seed, machine in zip(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 
 from dcodp.report.layouts import Column
@@ -18,6 +19,8 @@ SCALES: dict[str, tuple[float, int]] = {  # format → (factor, decimals)
     "ms": (1, 1),
     "count": (1, 0),
 }
+GREEK = ("alpha", "beta", "gamma", "delta", "varepsilon", "theta", "lambda", "mu", "pi", "sigma", "tau", "omega")
+NUMBERED = re.compile(r"^Table \d+\. ")  # the paper's number, where LaTeX sets its own
 STATES = {"missing": "missing", "none": "—", "mixed": "mixed"}
 
 
@@ -48,12 +51,15 @@ def markdown(tables: Sequence[Table]) -> str:
 def _markdown(table: Table) -> str:
     head = [*table.headers, *(column.label for column in table.columns)]
     rule = ["---"] * len(table.headers) + ["---:"] * len(table.columns)
-    lines = [f"| {' | '.join(_bar(text) for text in row)} |" for row in (head, rule, *texts(table))]
-    return "\n".join([f"### {table.title}", "", *lines, "", *(f"- {note}" for note in table.footnotes), ""])
+    rows = [[_plain(text) for text in row] for row in (head, *texts(table))]
+    lines = [f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])]
+    notes = (f"- {_plain(note)}" for note in table.footnotes)
+    return "\n".join([f"### {_plain(table.title)}", "", *lines, "", *notes, ""])
 
 
-def _bar(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|")
+def _plain(text: str) -> str:
+    """Nothing in it is markup, nor the edge of a cell."""
+    return re.sub(r"[\\|<*`]", r"\\\g<0>", text)
 
 
 def csv_text(tables: Sequence[Table]) -> str:
@@ -84,48 +90,68 @@ LATEX = {
     **{mark: "\\" + mark for mark in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "—": "---",
-    "–": "--",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "<": r"$<$",
-    ">": r"$>$",
+    **{"[": "{[}", "]": "{]}", "*": "{*}"},  # at the start of a row they would be read as an option of the \\ before it
+    "|": r"\textbar{}",
+    **{"±": r"$\pm$", "×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "≈": r"$\approx$", "≠": r"$\neq$"},
+    **{"≤": r"$\leq$", "≥": r"$\geq$", "<": r"$<$", ">": r"$>$", "→": r"$\rightarrow$", "∞": r"$\infty$"},
+    **{"—": "---", "–": "--", "…": r"\dots{}"},
+    **dict(zip("αβγδεθλμπστω", map(r"$\{}$".format, GREEK), strict=True)),
+    **{"µ": r"$\mu$", "Δ": r"$\Delta$", "Σ": r"$\Sigma$"},
 }
+WIDE, VERY_WIDE = 9, 16  # columns beyond which headings stand upright, and the whole table sideways
 
 
 def latex_escape(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    """Special characters as LaTeX prints them as they are. Letters stay, as UTF-8 (those of other scripts than Latin
+    and Greek need LuaLaTeX and a font that has them)."""
+    pieces = re.split("(?<=-)(?=-)", " ".join(text.split()))  # two hyphens are no dash
+    return "{}".join("".join(LATEX.get(letter, letter) for letter in piece) for piece in pieces)
 
 
 def latex(tables: Sequence[Table]) -> str:
-    r"""Needs \usepackage{booktabs}; wide tables also \usepackage{graphicx} for the \resizebox."""
+    r"""Needs \usepackage{booktabs}, and \usepackage{graphicx} for tables of more than WIDE columns."""
     return "\n".join(_latex(table) for table in tables)
 
 
 def _latex(table: Table) -> str:
-    head = [*table.headers, *(column.label for column in table.columns)]
-    wide = len(head) > 9
-    body = [" & ".join(map(latex_escape, row)) + r" \\" for row in texts(table)]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{latex_escape(table.title)}}}",
+    count = len(table.headers) + len(table.columns)
+    caption = latex_escape(NUMBERED.sub("", table.title))
+    inside = [
+        r"\setlength{\belowcaptionskip}{1ex}",
+        rf"\caption{{{caption}}}",
         rf"\label{{tab:{label_name(table.name)}}}",
-        *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
+        *(_shrunk(_tabular(table, upright=True)) if count > WIDE else _tabular(table)),
+        *_under(" ".join(map(latex_escape, table.footnotes))),
+    ]
+    if count > VERY_WIDE:
+        inside = [r"\rotatebox{90}{\begin{minipage}{\textheight}", r"\centering", *inside, r"\end{minipage}}"]
+    place = "[p]" if count > VERY_WIDE else ""
+    return "\n".join([rf"\begin{{table}}{place}", r"\centering", *inside, r"\end{table}", ""])
+
+
+def _tabular(table: Table, upright: bool = False) -> list[str]:
+    """The lines of the table itself; `upright` turns the headings of its figures by a quarter."""
+    heads = [latex_escape(column.label) for column in table.columns]
+    heads = [rf"\rotatebox{{90}}{{{head}}}" for head in heads] if upright else heads
+    return [
         rf"\begin{{tabular}}{{{'l' * len(table.headers)}{'r' * len(table.columns)}}}",
         r"\toprule",
-        " & ".join(map(latex_escape, head)) + r" \\",
+        " & ".join([*map(latex_escape, table.headers), *heads]) + r" \\",
         r"\midrule",
-        *body,
+        *(" & ".join(map(latex_escape, row)) + r" \\" for row in texts(table)),
         r"\bottomrule",
-        r"\end{tabular}" + ("}" if wide else ""),
-        *([r"\par\footnotesize " + " ".join(map(latex_escape, table.footnotes))] if table.footnotes else []),
-        r"\end{table}",
-        "",
+        r"\end{tabular}",
     ]
-    return "\n".join(lines)
+
+
+def _shrunk(lines: list[str]) -> list[str]:
+    """To the width of the text where they are wider."""
+    fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    return [r"\setlength{\tabcolsep}{3pt}", fit, *lines[:-1], lines[-1] + "}"]
+
+
+def _under(notes: str) -> list[str]:
+    return [rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {notes}\end{{minipage}}"] if notes else []
 
 
 def label_name(name: str) -> str:

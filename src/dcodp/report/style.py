@@ -22,17 +22,23 @@ table { overflow-wrap: break-word; }
 thead th { background: var(--tint); vertical-align: bottom; white-space: normal; min-width: 4.2rem; }
 th.text, td.text { text-align: left; }
 tbody tr:last-child > * { border-bottom: 0; } tbody th { font-weight: 500; }
+tbody th { position: sticky; left: 0; background: var(--paper); white-space: normal; min-width: 6.5rem; }
 tr.dense > * { background: var(--tint); }
 td.missing, td.none, td.mixed { color: var(--soft); font-style: italic; }
 td details { text-align: left; white-space: normal; } td details[open] { min-width: 18rem; }
-summary { cursor: pointer; padding: .1rem 0; } td summary { white-space: nowrap; }
+summary { cursor: pointer; padding: .1rem 0; } td summary { white-space: nowrap; min-width: 2.2rem; }
 ul.notes { margin: .5rem 0; padding-left: 1.2rem; color: var(--soft); font-size: .87rem; }
-figure { margin: 1rem 0; } figure img { display: block; max-width: 100%; height: auto; background: #fff;
-  border: 1px solid var(--line); border-radius: .4rem; }
+.run:target { outline: 2px solid var(--link); outline-offset: .3rem; }
+figure { margin: 1rem 0; } figure .scroll { width: fit-content; background: #fff; }
+figure img { display: block; height: auto; width: 60rem; min-width: 52rem; max-width: 100%; }
 figcaption { font-size: .87rem; color: var(--soft); }
 .holds { color: var(--good); } .fails { color: var(--bad); } .unknown { color: var(--soft); }
-pre { overflow-x: auto; max-width: 100%; padding: .6rem; background: var(--tint); border-radius: .4rem;
-  font-size: .8rem; }
-code { font-size: .9em; } .run { border-bottom: 1px solid var(--line); padding: .3rem 0; }
+pre { width: max-content; min-width: 100%; margin: 0; padding: .6rem; background: var(--tint); font-size: .8rem; }
+code { font-size: .9em; } small { font-size: .78rem; } .run { border-bottom: 1px solid var(--line); padding: .3rem 0; }
 .wide td, .wide th { white-space: normal; min-width: 8.5rem; } .wide th:first-child { min-width: 14rem; }
+.wide tbody th { position: static; } .groups td, .groups th { white-space: normal; }
+.groups td.text { min-width: 20rem; }
+@media (max-width: 40rem) { table { font-size: .82rem; } th, td { padding: .4rem; } thead th { min-width: 3.6rem; }
+  td details[open] { min-width: 12.5rem; } .wide th:first-child { min-width: 9rem; }
+  .groups td.text { min-width: 12rem; } }
 """

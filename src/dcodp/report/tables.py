@@ -37,12 +37,14 @@ class Table:
     footnotes: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
     command: str = ""
+    datasets: tuple[str, ...] = ()  # that it asks for
     missing: tuple[str, ...] = field(default=())  # cells that the layout asks for and no record holds
 
 
 def build_table(layout: TableLayout, frame: pd.DataFrame) -> Table:
     """frame: `query.measurements`, all of them; the layout's filters are applied here."""
-    built = [_row(layout, ask) for ask in _asked(layout, frame)]
+    asked = list(_asked(layout, frame))
+    built = [_row(layout, ask) for ask in asked]
     rows = tuple(row for row, _ in built)
     used = pd.concat([frame.iloc[:0], *(cell for _, cell in built)])
     return Table(
@@ -54,6 +56,7 @@ def build_table(layout: TableLayout, frame: pd.DataFrame) -> Table:
         footnotes=footnotes(used.loc[~used.index.duplicated()], rows, layout.columns),
         claims=layout.claims,
         command=layout.command,
+        datasets=tuple(dict.fromkeys(ask.fields["dataset"] for ask in asked)),
         missing=tuple(itertools.chain.from_iterable(_missing(row, layout.columns) for row in rows)),
     )
 
@@ -155,8 +158,16 @@ def default_tables(frame: pd.DataFrame) -> list[Table]:
     for _, rows in frame.groupby(["dataset", "model"], sort=True):
         dataset, model = rows.iloc[0]["dataset"], rows.iloc[0]["model"]
         dense, later = rows.loc[rows["stage"] == "dense"], rows.loc[rows["stage"] != "dense"]
-        for note, before, after in _settings(dense, later):
+        for number, (note, before, after) in enumerate(_settings(dense, later), 1):
             title = f"{label('model', model)} on {label('dataset', dataset)}" + (f" [{note}]" if note else "")
-            layout = dataclasses.replace(DEFAULT_TABLE, title=title, where={"dataset": dataset, "model": model})
+            name = f"{DEFAULT_TABLE.name}-{dataset}-{model}-{number}"
+            where = {"dataset": dataset, "model": model}
+            layout = dataclasses.replace(DEFAULT_TABLE, name=name, title=title, where=where, rows=_default_rows(after))
             tables.append(build_table(layout, pd.concat([before, after])))
     return tables
+
+
+def _default_rows(later: pd.DataFrame) -> dict[str, tuple[Any, ...]]:
+    """Without the fine-tuned stage where no run was to have it: it is not missing."""
+    asked = any(setting.get("finetune.epochs") != 0 for setting in later["setting_of"])
+    return {**DEFAULT_TABLE.rows, "stage": DEFAULT_TABLE.rows["stage"] if asked or later.empty else ("pruned",)}

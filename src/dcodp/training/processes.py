@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import logging.handlers
-import pickle
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,19 +39,24 @@ def in_processes(fabric: Fabric, work: Callable[..., None], *given: Any) -> None
     listener = logging.handlers.QueueListener(queue, *logging.getLogger().handlers, respect_handler_level=True)
     listener.start()
     try:
-        fabric.launch(_unpacked, queue, pickle.dumps((work, given)))
+        fabric.launch(_in_own_memory, _Door(), queue, work, *given)
     except multiprocessing.ProcessRaisedException as error:
         raise _told_by(error) from error
     finally:
         listener.stop()
 
 
-def _unpacked(fabric: Fabric, *sent: Any) -> None:
-    """Bytes were sent: torch would have put the weights into memory that all processes share and train at once, and
-    ultralytics would have been imported by unpickling, past our door to it."""
-    queue, packed = sent
-    _ultralytics.prepare()
-    work, given = pickle.loads(packed)  # our own process wrote it
+class _Door:
+    """Sent ahead: as it arrives, ultralytics is imported our way, before the detector's arrival would import it."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return _ultralytics.prepare, ()
+
+
+def _in_own_memory(fabric: Fabric, *sent: Any) -> None:
+    """What torch sends to other processes lies in memory that they share: each trains a copy of its own."""
+    _, queue, work, *given = sent
+    given = copy.deepcopy(given)
     if fabric.is_global_zero:
         logging.getLogger().addHandler(logging.handlers.QueueHandler(queue))
         logging.getLogger("dcodp").setLevel(logging.INFO)
