@@ -180,7 +180,8 @@ def _sparsity_loss(detector: Detector, image_size: int, rate: float) -> Callable
 
 def coupling_graph(detector: Detector, image_size: int) -> CouplingGraph:
     """The coupling groups of a detector; its raw outputs are kept."""
-    return trace(detector.network, detector.example_inputs(image_size), outputs=detector.outputs)
+    with detector.most_work():
+        return trace(detector.network, detector.example_inputs(image_size), outputs=detector.outputs)
 
 
 def channel_scores(cell: Cell, detector: Detector, graph: CouplingGraph) -> dict[str, Tensor]:

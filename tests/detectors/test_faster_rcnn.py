@@ -9,11 +9,13 @@ from torch import nn
 from torchvision.models import detection, mobilenet_v3_large
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from dcodp.config import ModelConfig
+import dcodp
+from dcodp.config import EvaluationConfig, ModelConfig
 from dcodp.detectors.base import Batch, DecodeSettings
 from dcodp.detectors.faster_rcnn import build, raw_outputs
 from dcodp.detectors.torchvision_common import COCO_CATEGORIES, IMAGENET_MEAN, IMAGENET_STD, NarrowResNet, targets_of
 from dcodp.errors import InputError
+from dcodp.evaluation.evaluate import cost
 
 CLASSES = ("circle", "square", "star")
 
@@ -254,3 +256,25 @@ def test_real_backbone_weights(realdata):
         maps = body(torch.randn(1, 3, 64, 64))
     assert [tuple(m.shape[1:]) for m in maps.values()] == [(256, 16, 16), (512, 8, 8), (1024, 4, 4), (2048, 2, 2)]
     assert all(0.01 < m.mean() < 10 for m in maps.values())
+
+
+def test_costs_do_not_depend_on_what_is_found():
+    """One network finds nothing but duplicates, the other is as initialised: both are counted with all proposals."""
+    found = []
+    for scale in (0.0, 1.0):
+        torch.manual_seed(0)
+        made, _ = build(config(), CLASSES)
+        with torch.no_grad():
+            made.network.rpn.head.bbox_pred.weight.mul_(scale)
+        made.network.eval()
+        with made.most_work():
+            graph = dcodp.trace(made.network, made.example_inputs(96), outputs=made.outputs)
+        assert made.network.rpn.nms_thresh == 0.7
+        found.append(cost(made, 96, EvaluationConfig(latency_runs=1))["flops"])
+        plan = dcodp.select(
+            graph, {g.name: torch.arange(g.channels) for g in graph.groups}, target="flops:0.4", scope="global"
+        )
+        small = made.with_network(dcodp.prune(made.network, plan))
+        assert abs(cost(small, 96, EvaluationConfig(latency_runs=1))["flops"] / found[-1] - 0.4) <= 0.01
+        assert graph.flops() == found[-1]
+    assert found[0] == found[1]

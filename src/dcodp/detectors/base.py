@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +67,14 @@ class Detector(ABC):
     @abstractmethod
     def outputs(self, result: Any) -> Any:
         """The part of `network`'s eval-mode result that matters; the rest (features passed along) may change shape."""
+
+    @contextmanager
+    def most_work(self) -> Iterator[None]:
+        """Within, one call of `network` is as much work as any call can be, whatever the weights find in the image.
+
+        Costs are measured so; a detector whose work depends on what it finds says here how to find the most.
+        """
+        yield
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredict
 
 from dcodp.config import ModelConfig
 from dcodp.detectors.base import Detector
-from dcodp.detectors.torchvision_common import NarrowResNet, TorchvisionDetector, load_all, make_network
+from dcodp.detectors.torchvision_common import NarrowResNet, TorchvisionDetector, load_all, make_network, temporarily
 
 PREDICTOR = "roi_heads.box_predictor"
 ROWS = {f"{PREDICTOR}.cls_score": (1, 1), f"{PREDICTOR}.bbox_pred": (1, 4)}
@@ -26,6 +28,12 @@ class FasterRCNNDetector(TorchvisionDetector):
 
     def thresholds(self) -> Any:
         return self.network.roi_heads
+
+    @contextmanager
+    def most_work(self) -> Iterator[None]:
+        """As many proposals as the RoI head is ever given: none dropped for overlap, size or score."""
+        with temporarily(self.network.rpn, nms_thresh=1.0, score_thresh=0.0, min_size=-1.0):
+            yield
 
 
 def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[str]]:

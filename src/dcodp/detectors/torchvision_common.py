@@ -52,7 +52,8 @@ class TorchvisionDetector(Detector):
     @torch.no_grad()
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:
         """Torchvision lets a box be found as several classes, whatever `settings.multi_label` says."""
-        with _set(self.thresholds(), settings):
+        found = {"score_thresh": settings.confidence, "nms_thresh": settings.iou}
+        with temporarily(self.thresholds(), **found, detections_per_img=settings.max_detections):
             results = self.network(self._inputs(images))
         return [Detections(r["boxes"].float(), r["scores"].float(), r["labels"] - self.first_label) for r in results]
 
@@ -61,12 +62,8 @@ class TorchvisionDetector(Detector):
 
 
 @contextmanager
-def _set(module: Any, settings: DecodeSettings) -> Iterator[None]:
-    values = {
-        "score_thresh": settings.confidence,
-        "nms_thresh": settings.iou,
-        "detections_per_img": settings.max_detections,
-    }
+def temporarily(module: Any, **values: Any) -> Iterator[None]:
+    """Attributes of a module, as they were before afterwards."""
     before = {name: getattr(module, name) for name in values}
     try:
         vars(module).update(values)
