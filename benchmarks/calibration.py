@@ -2,21 +2,31 @@
 
     python benchmarks/calibration.py [--model yolov8n] [--weights PATH] [--dataset coco2017 --data FOLDER --split val]
         [--sizes 8 32 128] [--sets 4] [--ratio 0.5] [--image-size 320] [--criteria …] [--threads N] [--device cuda]
+        [--out results]
 
-One pass over the images serves all set sizes, because statistics of parts add up. For each size up to `--sets` disjoint
-sets are compared pairwise: Spearman's rank correlation of a group's scores, and the share of the channels kept at
-`--ratio` that two sets agree on (by chance alone: 1 − ratio). Both are means over groups, weighted by channels, then
-over pairs; ± is the standard deviation over pairs. Without `--data` generated shapes serve, and without weights a
-network whose batch norms are set so that signals stay alive: that shows that the command works, and nothing more.
-The table is Markdown.
+For each size up to `--sets` disjoint sets (of the largest size 2) are compared pairwise: Spearman's rank correlation of
+a group's scores, and the share of the channels kept at `--ratio` that two sets agree on (by chance alone: 1 − ratio).
+Both are means over groups, weighted by channels, then over pairs; ± is the standard deviation over pairs. Criteria that
+look at no images are left out. Without `--data` generated shapes serve, and without weights a network whose batch norms
+are set so that signals stay alive: that shows that the command works, and nothing more.
+
+One pass over the images collects what all criteria and all set sizes need, because statistics of parts add up. The
+scores of a set are kept in OUT/cache/calibration as they come, by criterion: an interrupted run goes on with the first
+set that lacks any. Writes OUT/calibration.md and .json.
 """
 
 import argparse
+import datetime
+import hashlib
 import itertools
+import json
 import math
+import os
 import statistics as stats
+import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +34,20 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from dcodp import importance as scoring
 from dcodp.compose import cells, register
-from dcodp.config import Config
+from dcodp.config import Config, digest, file_digest
 from dcodp.data.calibration import calibration_batches
-from dcodp.data.load import load
+from dcodp.data.load import fingerprint, load
 from dcodp.data.progress import track
+from dcodp.data.types import DetectionSet
 from dcodp.detectors.base import Batch, DecodeSettings, Detector
 from dcodp.detectors.registry import build
 from dcodp.graph import CouplingGraph, trace
 from dcodp.importance import Statistics, criterion, names, observe
 from dcodp.pruning.select import kept_count, lowest_removed
+from dcodp.pruning.store import load_tensors, save_tensors
+from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.testing import enliven
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -41,37 +55,86 @@ Scores = dict[str, Tensor]
 Sums = dict[str, Tensor]
 
 
-def configured(arguments: argparse.Namespace, folder: str, images: int) -> Config:
-    overrides = [f"model={arguments.model}", f"dataset={arguments.dataset}", f"paths.data={arguments.data or folder}"]
-    overrides += [f"model.weights={arguments.weights}"] if arguments.weights else []
-    overrides += [f"dataset.generate_train={images}"] if arguments.dataset == "shapes" else []
-    ((_, config),) = cells(CONF, overrides)
-    return config
+@dataclass(frozen=True)
+class ImageSet:
+    """The images from number `start` on, `size` of them."""
+
+    size: int
+    index: int
+
+    @property
+    def start(self) -> int:
+        return self.size * self.index
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
 
 
-def parts(
-    detector: Detector, graph: CouplingGraph, batches: Iterable[Batch], arguments: argparse.Namespace
-) -> list[Sums]:
-    """The statistics of each batch on its own."""
-    found = []
-    for batch in batches:
-        part = Statistics(detector.network, graph, arguments.criteria, seed=len(found))
+def image_sets(sizes: list[int], sets: int, available: int) -> list[ImageSet]:
+    """The disjoint sets of each size: at most `sets`, of the largest size at most 2, as far as the images go."""
+    limit = {size: sets if size < max(sizes) else min(sets, 2) for size in sizes}
+    return [ImageSet(s, k) for s in sizes for k in range(limit[s]) if s * (k + 1) <= available]
+
+
+# --- scores of every set, kept as they come ---
+
+
+@dataclass
+class Measuring:
+    """Scores the sets of images that are not scored yet."""
+
+    detector: Detector
+    graph: CouplingGraph
+    folder: Path
+    device: str
+    criteria: list[str]
+    running: dict[ImageSet, Sums] = field(default_factory=dict)  # of the sets that are under way
+
+    def path(self, images: ImageSet, name: str) -> Path:
+        return self.folder / f"{images.size}-{images.index}-{name}.safetensors"
+
+    def lacking(self, images: ImageSet) -> list[str]:
+        return [name for name in self.criteria if not self.path(images, name).exists()]
+
+    def run(self, batches: Iterable[Batch], batch: int, sets: list[ImageSet]) -> None:
+        """One pass; batches that no set needs are passed over."""
+        wanted = [images for images in sets if self.lacking(images)]
+        chosen = [name for name in self.criteria if any(name in self.lacking(images) for images in wanted)]
+        for number, labelled in enumerate(batches):
+            here = [images for images in wanted if images.start <= number * batch < images.end]
+            if not here:
+                continue
+            part = self.part(labelled, chosen, number)
+            for images in here:
+                self.add(images, part)
+                if (number + 1) * batch == images.end:
+                    self.score(images, chosen)
+
+    def part(self, batch: Batch, chosen: list[str], number: int) -> Sums:
+        """The statistics of one batch on their own."""
+        found = Statistics(self.detector.network, self.graph, chosen, seed=number)
         observe(
-            part,
-            [batch.to(arguments.device)],
-            lambda b: detector.predict(b.images, DecodeSettings(confidence=0.5)),
-            lambda b: detector.loss(b)[0],
+            found,
+            [batch.to(self.device)],
+            lambda b: self.detector.predict(b.images, DecodeSettings(confidence=0.5)),
+            lambda b: self.detector.loss(b)[0],
         )
-        found.append({key: value.cpu() for key, value in part.sums.items()})
-    return found
+        return {key: value.cpu() for key, value in found.sums.items()}
+
+    def add(self, images: ImageSet, part: Sums) -> None:
+        sums = self.running.setdefault(images, {})
+        for key, value in part.items():
+            sums[key] = sums[key] + value if key in sums else value
+
+    def score(self, images: ImageSet, chosen: list[str]) -> None:
+        whole = Statistics(self.detector.network, self.graph, chosen)
+        whole.restore(self.running.pop(images), images.size)
+        for name in self.lacking(images):
+            save_tensors(whole.group_scores(name), self.path(images, name))
 
 
-def scores(detector: Detector, graph: CouplingGraph, chosen: list[str], sums: list[Sums]) -> dict[str, Scores]:
-    """Scores by each criterion from several batches together."""
-    whole = Statistics(detector.network, graph, chosen)
-    keys = {key for part in sums for key in part}
-    whole.restore({key: torch.stack([part[key] for part in sums if key in part]).sum(0) for key in keys}, len(sums))
-    return {name: whole.group_scores(name) for name in chosen}
+# --- how far two sets agree ---
 
 
 def agreement(one: Scores, other: Scores, ratio: float) -> tuple[float, float]:
@@ -95,53 +158,138 @@ def weighted(values: list[tuple[float, int]]) -> float:
     return sum(v * w for v, w in values) / sum(w for _, w in values) if values else math.nan
 
 
-def cell(pairs: list[tuple[float, float]]) -> str:
-    """ "0.981 ± 0.004, 0.93 ± 0.01", or a dash where there are no two disjoint sets."""
-    if not pairs:
+def distinct(sets: list[Scores]) -> float | None:
+    """The share of a group's channels whose scores differ from each other, mean over groups by channels and sets."""
+    shares = [weighted([(s.unique().numel() / len(s), len(s)) for s in scores.values()]) for scores in sets]
+    return stats.mean(shares) if shares and all(map(math.isfinite, shares)) else None
+
+
+def compared(measuring: Measuring, sets: list[ImageSet], ratio: float) -> dict[str, dict[str, Any]]:
+    """criterion → size → the rank correlations and overlaps of all pairs of sets."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, size in itertools.product(measuring.criteria, dict.fromkeys(images.size for images in sets)):
+        scores = [load_tensors(measuring.path(images, name))[0] for images in sets if images.size == size]
+        pairs = [agreement(a, b, ratio) for a, b in itertools.combinations(scores, 2)]
+        columns = {"rank_correlation": [p[0] for p in pairs], "overlap": [p[1] for p in pairs]}
+        # No number where a criterion gives all channels of all groups the same score.
+        clean = {key: [x if math.isfinite(x) else None for x in values] for key, values in columns.items()}
+        found.setdefault(name, {})[str(size)] = {"sets": len(scores), "distinct": distinct(scores), **clean}
+    return found
+
+
+def text(values: list[float | None]) -> str:
+    """ "0.981 ± 0.004", or a dash where there are no two disjoint sets."""
+    known = [value for value in values if value is not None]
+    if not known:
         return "–"
-    texts = []
-    for values in zip(*pairs, strict=True):
-        spread = f" ± {stats.stdev(values):.3f}" if len(values) > 1 else ""
-        texts.append(f"{stats.mean(values):.3f}{spread}")
-    return ", ".join(texts)
+    return f"{stats.mean(known):.3f}" + (f" ± {stats.stdev(known):.3f}" if len(known) > 1 else "")
 
 
-def table(detector: Detector, graph: CouplingGraph, sums: list[Sums], arguments: argparse.Namespace) -> str:
-    rows: dict[str, list[str]] = {name: [] for name in arguments.criteria}
-    for size in arguments.sizes:
-        length = size // arguments.batch
-        starts = range(0, len(sums) - length + 1, length)[: arguments.sets]
-        sets = [scores(detector, graph, arguments.criteria, sums[s : s + length]) for s in track(starts, f"{size}")]
-        for name in arguments.criteria:
-            pairs = [agreement(a[name], b[name], arguments.ratio) for a, b in itertools.combinations(sets, 2)]
-            rows[name].append(cell(pairs))
-    heads = [f"{size} images: ρ, overlap" for size in arguments.sizes]
-    lines = [["criterion", *heads], ["---"] * (1 + len(heads)), *([name, *cells] for name, cells in rows.items())]
+def table(found: dict[str, dict[str, Any]], ratio: float) -> str:
+    sizes = list(dict.fromkeys(size for by_size in found.values() for size in by_size))
+    heads = ["criterion", *(f"{size} images: {what}" for size in sizes for what in ("ρ", "overlap")), "distinct scores"]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for name, by_size in found.items():
+        share = by_size[sizes[-1]]["distinct"]
+        figures = [text(by_size[s][key]) for s in sizes for key in ("rank_correlation", "overlap")]
+        lines.append([name, *figures, "–" if share is None else f"{share:.0%}"])
+    lines.append(["(chance)", *["0", f"{1 - ratio:g}"] * len(sizes), ""])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+# --- the run ---
+
+
 def main() -> None:
-    arguments = parsed()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    chosen = parsed()
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
     register()
-    wanted = max(size * (arguments.sets if size < max(arguments.sizes) else 2) for size in arguments.sizes)
+    largest = max(chosen.sizes)
+    wanted = max(size * (chosen.sets if size < largest else min(chosen.sets, 2)) for size in chosen.sizes)
     with tempfile.TemporaryDirectory() as folder:
-        config = configured(arguments, folder, wanted)
-        images = load(config.dataset, Path(config.paths.data), arguments.split)
-        torch.manual_seed(0)
-        detector, _ = build(config.model, images.classes)
-        if arguments.weights is None:
-            enliven(detector.network, detector.example_inputs(arguments.image_size))
-        detector.network.to(arguments.device).eval()
-        graph = trace(detector.network, detector.example_inputs(arguments.image_size), outputs=detector.outputs)
-        count = min(wanted, len(images))
-        batches = calibration_batches(images, count, arguments.image_size, arguments.batch, seed=0)
-        sums = parts(detector, graph, track(batches, "images", count // arguments.batch), arguments)
-    kind = "with the given weights" if arguments.weights else "untrained"
-    print(f"{arguments.model} {kind}, {count} images of {images.name} {images.split} at {arguments.image_size} px, "
-          f"{arguments.ratio:.0%} of the channels removed\n")  # fmt: skip
-    print(table(detector, graph, sums, arguments))
+        config = configured(chosen, folder, wanted)
+        images = load(config.dataset, Path(config.paths.data), chosen.split)
+        sets = image_sets(chosen.sizes, chosen.sets, len(images))
+        measuring = prepared(config, chosen, images)
+        last = max((s.end for s in sets if measuring.lacking(s)), default=0)
+        if last:
+            batches = calibration_batches(images, min(wanted, len(images)), chosen.image_size, chosen.batch, seed=0)
+            shown = track(itertools.islice(batches, last // chosen.batch), "images", last // chosen.batch)
+            measuring.run(shown, chosen.batch, sets)
+        result = {**provenance(chosen, images), "criteria": compared(measuring, sets, chosen.ratio)}
+    print(write(chosen.out, result))
+
+
+def configured(chosen: argparse.Namespace, folder: str, images: int) -> Config:
+    overrides = [f"model={chosen.model}", f"dataset={chosen.dataset}", f"paths.data={chosen.data or folder}"]
+    overrides += [f"model.weights={chosen.weights}"] if chosen.weights else []
+    overrides += [f"dataset.generate_train={images}"] if chosen.dataset == "shapes" else []
+    ((_, config),) = cells(CONF, overrides)
+    return config
+
+
+def prepared(config: Config, chosen: argparse.Namespace, images: DetectionSet) -> Measuring:
+    torch.manual_seed(0)
+    detector, _ = build(config.model, images.classes)
+    if config.model.weights is None:
+        enliven(detector.network, detector.example_inputs(chosen.image_size))
+    detector.network.to(chosen.device).eval()
+    graph = trace(detector.network, detector.example_inputs(chosen.image_size), outputs=detector.outputs)
+    weights = file_digest(Path(config.model.weights)) if config.model.weights else None
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sources())).hexdigest()
+    key = digest([chosen.model, weights, fingerprint(images), chosen.image_size, chosen.batch, chosen.device, code])
+    folder = chosen.out / "cache" / "calibration" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    return Measuring(detector, graph, folder, chosen.device, chosen.criteria)
+
+
+def sources() -> Iterator[Path]:
+    """The files that decide a score."""
+    package = Path(str(scoring.__file__)).parent
+    yield from sorted(package.rglob("*.py"))
+
+
+def provenance(chosen: argparse.Namespace, images: DetectionSet) -> dict[str, Any]:
+    cuda = torch.device(chosen.device).type == "cuda"
+    return {
+        "model": chosen.model,
+        "weights": Path(chosen.weights).name if chosen.weights else None,
+        "dataset": f"{images.name} {images.split}",
+        "data_fingerprint": fingerprint(images),
+        "image_size": chosen.image_size,
+        "batch": chosen.batch,
+        "ratio": chosen.ratio,
+        "hardware": torch.cuda.get_device_name(chosen.device) if cuda else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "libraries": library_versions(),
+        "code": code_version(),
+        "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "benchmarks/calibration.py", *sys.argv[1:]]),
+    }
+
+
+def write(out: Path, result: dict[str, Any]) -> str:
+    """Both files, each replaced at once; returns the Markdown."""
+    weights = f"weights {result['weights']}" if result["weights"] else "untrained"
+    document = f"""# How much scores depend on the calibration images
+
+{result["model"]}, {weights}, {result["dataset"]} at {result["image_size"]} px, {result["hardware"]}.
+`{result["command"]}`
+
+{table(result["criteria"], result["ratio"])}
+
+- ρ: Spearman's rank correlation of the scores from two disjoint sets of images.
+- Overlap: the share of the kept channels that two sets agree on when {result["ratio"]:.0%} of each group are removed.
+  Channels of equal score are kept in the order of their number, so that few distinct scores make for a large overlap.
+- Means over coupling groups, weighted by channels, and over pairs of sets; ± is the standard deviation over pairs.
+- Distinct scores: of the largest sets, the share of a group's channels that differ in score.
+"""
+    for ending, content in {"json": json.dumps(result, indent=1) + "\n", "md": document}.items():
+        temporary = out / f"calibration.{ending}.tmp"
+        temporary.write_text(content)
+        os.replace(temporary, out / f"calibration.{ending}")
+    return document
 
 
 def parsed() -> argparse.Namespace:
@@ -160,10 +308,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--criteria", nargs="+", default=measurable, choices=measurable, metavar="NAME")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
-    if any(size % arguments.batch for size in arguments.sizes):
-        parser.error(f"--batch {arguments.batch} does not divide all of --sizes")
-    return arguments
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    chosen = parser.parse_args()
+    if any(size % chosen.batch for size in chosen.sizes):
+        parser.error(f"--batch {chosen.batch} does not divide all of --sizes")
+    return chosen
 
 
 if __name__ == "__main__":

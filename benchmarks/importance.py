@@ -1,20 +1,31 @@
 """What scoring costs: every criterion beside plain forward passes over the same images, and CHIP as published.
 
     python benchmarks/importance.py [--model yolov8n yolov7 faster_rcnn] [--images 16] [--batch 8] [--size 640]
-        [--criteria dcodp hrank …] [--weights PATH] [--threads N] [--device cuda]
+        [--criteria dcodp hrank …] [--weights PATH] [--threads N] [--device cuda] [--out results] [--again]
 
-The images are generated ones. Without weights, batch norms are set so that signals stay alive. Of the forward passes
-the faster of two counts; a criterion is measured once, from the first image to the last score, after a warm-up of one
-image. Memory is the highest resident size (on a GPU: allocated memory) reached meanwhile.
+The images are generated ones. Without weights, batch norms are set so that signals stay alive. The faster of
+`--repeats` measurements counts, each from the first image to the last score, after a warm-up of one image. Memory is
+the highest resident size (on a GPU: allocated memory) reached meanwhile.
 
-CHIP's published way takes C + 1 singular value decompositions of each layer's C × hw map, for each image. One of them
-is measured (float32, as its authors compute it) for each size that occurs, the rest is multiplication; the smallest
-layer is also computed in full, to see how well that predicts.
+CHIP as published, on the same maps and machine, is extrapolated per image from measured parts:
+
+decompositions   C + 1 float32 singular value decompositions of each layer's C × hw map: the definition, nothing else.
+                 Some are measured for each size that occurs; the smallest layer is also computed in full, as a check
+copies           its code (calculate_ci.py) copies the whole batch of 128 images for every channel of every image
+forward passes   its code (calculate_feature_maps.py) runs all images through the net once for every layer
+
+With --out, writes importance_cost.json and .md there, a model at a time: models measured before with the same settings
+and the same code are not measured again, unless --again is given.
 """
 
 import argparse
 import ctypes
+import datetime
 import gc
+import hashlib
+import json
+import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,23 +33,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dcodp import importance as scoring
 from dcodp.compose import cells, register
-from dcodp.config import DatasetConfig
+from dcodp.config import DatasetConfig, file_digest
 from dcodp.data.calibration import calibration_batches
 from dcodp.data.load import load
 from dcodp.detectors.base import Batch, DecodeSettings, Detector
 from dcodp.detectors.registry import build
 from dcodp.graph import CouplingGraph, trace
-from dcodp.importance import Statistics, direct_nuclear_coupling, names, observe
+from dcodp.importance import Statistics, names, observe
 from dcodp.importance.observe import Watch
+from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.testing import enliven
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+PUBLISHED_BATCH = 128  # images in one batch of CHIP's code
+STRETCH = 0.2  # seconds for which decompositions of one size are computed
+COPIED = 64 * 2**20  # bytes copied at a time when measuring; the whole batch is so many times more
 Shape = tuple[int, int, int]  # channels, height, width of a map
+Row = dict[str, Any]
+ABOUT = """Generated images. The fastest run counts, from the first image to the last score. Memory is the process's
+peak (on a GPU: what was allocated). The second table puts DCODP beside CHIP's published way, on the same maps:
+its definition takes C + 1 singular value decompositions of every C × hw map; its code also copies the batch of 128
+images for every channel of every image, and runs the images through the net once for every layer."""
+
+# --- the nets and their images ---
 
 
 def prepared(name: str, weights: str | None, size: int, device: str) -> Detector:
@@ -58,10 +82,22 @@ def labelled_batches(count: int, size: int, batch: int, folder: Path) -> list[Ba
     return list(calibration_batches(train, count, size, batch, seed=0))
 
 
+def first_image(batch: Batch) -> Batch:
+    of_it = batch.image_index == 0
+    return Batch(batch.images[:1], batch.boxes[of_it], batch.labels[of_it], batch.image_index[of_it])
+
+
+def forward_of(detector: Detector, device: str) -> Callable[[Batch], object]:
+    return lambda batch: detector.predict(batch.images.to(device), DecodeSettings(confidence=0.5))
+
+
+# --- time and memory ---
+
+
 @contextmanager
 def measured(device: str) -> Iterator[SimpleNamespace]:
-    """Its `seconds` and `mebibytes` (nan where the system does not tell) are known when the block is through."""
-    cuda, result = torch.device(device).type == "cuda", SimpleNamespace(seconds=0.0, mebibytes=float("nan"))
+    """Its `seconds` and `mebibytes` (None where the system does not tell) are known when the block is through."""
+    cuda, result = torch.device(device).type == "cuda", SimpleNamespace(seconds=0.0, mebibytes=None)
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -85,16 +121,29 @@ def forget_peak() -> None:
         print("(this system does not reset the peak of memory: figures below never fall)")
 
 
-def resident_peak() -> float:
+def resident_peak() -> float | None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
-        return float("nan")
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), float("nan"))
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
-def scored(detector: Detector, graph: CouplingGraph, name: str, batches: list[Batch], device: str) -> float:
-    """Scores all groups; returns the seconds after the last image, which do not depend on the number of images."""
+def fastest(work: Callable[[], float], repeats: int, device: str) -> Row:
+    """`work` returns the seconds after its last image, which do not depend on the number of images."""
+    runs = []
+    for _ in range(repeats):
+        with measured(device) as run:
+            after = work()
+        runs.append({"seconds": run.seconds, "after_images": after, "mebibytes": run.mebibytes})
+    return min(runs, key=lambda run: run["seconds"])
+
+
+# --- ours ---
+
+
+def score(detector: Detector, graph: CouplingGraph, name: str, batches: list[Batch], device: str) -> float:
+    """Scores all groups; returns the seconds after the last image."""
     statistics = Statistics(detector.network, graph, [name])
     if statistics.needs_data:
         observe(statistics, batches, forward_of(detector, device), lambda b: detector.loss(b.to(device))[0])
@@ -103,8 +152,13 @@ def scored(detector: Detector, graph: CouplingGraph, name: str, batches: list[Ba
     return time.perf_counter() - start
 
 
-def forward_of(detector: Detector, device: str) -> Callable[[Batch], object]:
-    return lambda batch: detector.predict(batch.images.to(device), DecodeSettings(confidence=0.5))
+def run_all(batches: list[Batch], forward: Callable[[Batch], object]) -> float:
+    for batch in batches:
+        forward(batch)
+    return 0.0
+
+
+# --- CHIP as published ---
 
 
 def map_shapes(detector: Detector, graph: CouplingGraph, batch: Batch, device: str) -> dict[Shape, int]:
@@ -117,69 +171,189 @@ def map_shapes(detector: Detector, graph: CouplingGraph, batch: Batch, device: s
     weights = {site.tensor for group in graph.groups for site in group.sites if site.role == "out"}
     watch = Watch(detector.network, weights, count)
     with torch.no_grad(), watch:
-        forward_of(detector, device)(Batch(batch.images[:1], batch.boxes, batch.labels, batch.image_index))
+        forward_of(detector, device)(first_image(batch))
     watch.flush()
     return dict(found)
 
 
-def seconds_of(call: Callable[[], Tensor]) -> float:
-    """The shorter of two calls, unless the first takes long; waits for the result."""
+def without_channel(rows: Tensor, channel: int) -> float:
+    """‖M_i ⊙ A‖_* by definition, in the maps' dtype: rows [C, hw]."""
+    without = rows.clone()
+    without[channel] = 0
+    return torch.linalg.svdvals(without).sum().item()
+
+
+def seconds_per_channel(rows: Tensor, at_least: float) -> float:
+    """The mean over so many channels in a row that the time is up, or over all; the faster of two goes."""
+    means = []
+    for _ in range(2):
+        start, channel = time.perf_counter(), 0
+        while channel < len(rows) and (channel == 0 or time.perf_counter() - start < at_least):
+            without_channel(rows, channel)
+            channel += 1
+        means.append((time.perf_counter() - start) / channel)
+    return min(means)
+
+
+def published(shapes: dict[Shape, int], device: str) -> Row:
+    """Seconds per image of the decompositions and of the copies, and how well the former predict a whole layer."""
+    decompositions = copies = 0.0
+    one: dict[Shape, float] = {}
+    for (channels, height, width), count in shapes.items():
+        rows = torch.randn(channels, height * width, device=device).relu()
+        one[channels, height, width] = seconds_per_channel(rows, STRETCH)
+        decompositions += count * (channels + 1) * one[channels, height, width]
+        images = max(1, min(PUBLISHED_BATCH, COPIED // (4 * rows.numel())))
+        batch = rows.expand(images, -1, -1).contiguous()
+        copies += count * channels * seconds_of_copy(batch) * PUBLISHED_BATCH / images
+    smallest = min(shapes, key=lambda shape: one[shape] * shape[0])
+    rows = torch.randn(smallest[0], smallest[1] * smallest[2], device=device).relu()
+    check = {"shape": smallest, "foreseen": one[smallest] * smallest[0]}
+    check["found"] = seconds_per_channel(rows, float("inf")) * smallest[0]
+    return {"decompositions": decompositions, "copies": copies, "layers": sum(shapes.values()), "check": check}
+
+
+def seconds_of_copy(batch: Tensor) -> float:
+    """The fastest of five copies."""
     times = []
-    while len(times) < 2 and sum(times) < 0.5:
+    for _ in range(5):
         start = time.perf_counter()
-        call().sum().item()
+        batch.clone()[0, 0, 0].item()  # waits for the result
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def published_seconds(shapes: dict[Shape, int], device: str) -> float:
-    """Per image, for all layers: measured decompositions times their number."""
-    one: dict[Shape, float] = {}
-    for channels, height, width in shapes:
-        maps = torch.randn(channels, height * width, device=device).relu()
-        one[channels, height, width] = seconds_of(lambda maps=maps: torch.linalg.svdvals(maps))
-    smallest = min(shapes, key=lambda shape: one[shape] * shape[0])
-    maps = torch.randn(1, *smallest, device=device).relu()
-    full = seconds_of(lambda: direct_nuclear_coupling(maps))
-    print(f"  layer {smallest} in full (float64): {full:.3f} s, foreseen {one[smallest] * (smallest[0] + 1):.3f} s")
-    return sum(count * one[shape] * (shape[0] + 1) for shape, count in shapes.items())
+# --- a model, and what it says ---
 
 
-def compare(name: str, arguments: argparse.Namespace, batches: list[Batch]) -> None:
-    device, images = arguments.device, sum(len(b.images) for b in batches)
-    detector = prepared(name, arguments.weights, arguments.size, device)
-    graph = trace(detector.network, detector.example_inputs(min(arguments.size, 320)), outputs=detector.outputs)
-    forward = forward_of(detector, device)
-    runs = []
-    for _ in range(2):
-        with measured(device) as plain:
-            for batch in batches:
-                forward(batch)
-        runs.append(plain)
-    plain = min(runs, key=lambda run: run.seconds)
-    print(f"\n{name}, {images} images of {arguments.size} px, {len(graph.groups)} groups, {device}, "
-          f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
-    print(f"  {'':14} {'seconds':>9} {'of them after the images':>25} {'× forward':>10} {'peak MiB':>9}")
-    print(f"  {'forward':14} {plain.seconds:9.2f} {'':25} {1:10.2f} {plain.mebibytes:9.0f}")
-    first = [Batch(b.images[:1], b.boxes[b.image_index == 0], b.labels[b.image_index == 0],
-                   b.image_index[b.image_index == 0]) for b in batches[:1]]  # fmt: skip
-    seconds = {}
-    for criterion in arguments.criteria:
-        scored(detector, graph, criterion, first, device)
-        with measured(device) as run:
-            after = scored(detector, graph, criterion, batches, device)
-        seconds[criterion] = run.seconds
-        ratio = run.seconds / plain.seconds
-        print(f"  {criterion:14} {run.seconds:9.2f} {after:25.2f} {ratio:10.2f} {run.mebibytes:9.0f}", flush=True)
-    if "dcodp" in seconds:
-        published = images * published_seconds(map_shapes(detector, graph, batches[0], device), device)
-        own = max(seconds["dcodp"] - plain.seconds, 1e-9)
-        both = (published + plain.seconds) / seconds["dcodp"]
-        print(f"  CHIP as published, extrapolated: {published:.0f} s for these images + {plain.seconds:.1f} s forward: "
-              f"{both:.0f} × dcodp; without the forward passes {published / own:.0f} × ({own:.2f} s)")  # fmt: skip
+def measure(name: str, chosen: argparse.Namespace, batches: list[Batch]) -> Row:
+    device = chosen.device
+    detector = prepared(name, chosen.weights, chosen.size, device)
+    graph = trace(detector.network, detector.example_inputs(min(chosen.size, 320)), outputs=detector.outputs)
+    forward, first = forward_of(detector, device), [first_image(batches[0])]
+    run_all(first, forward)
+    row = {
+        "groups": len(graph.groups),
+        "images": sum(len(b.images) for b in batches),
+        "forward": fastest(lambda: run_all(batches, forward), max(2, chosen.repeats), device),
+        "criteria": {},
+    }
+    for criterion in chosen.criteria:
+        score(detector, graph, criterion, first, device)
+        found = fastest(lambda c=criterion: score(detector, graph, c, batches, device), chosen.repeats, device)
+        row["criteria"][criterion] = found
+        print(f"  {name}: {criterion} {found['seconds']:.2f} s", flush=True)
+    row["published"] = published(map_shapes(detector, graph, batches[0], device), device)
+    return row
+
+
+HEADER = ("criterion", "s", "of them after the images", "× forward", "peak MiB")
+
+
+def lines_of(name: str, row: Row) -> list[str]:
+    """One model in Markdown."""
+    plain, images, cells = row["forward"], row["images"], []
+    for criterion, run in {"forward passes alone": plain, **row["criteria"]}.items():
+        memory = "unknown" if run["mebibytes"] is None else f"{run['mebibytes']:.0f}"
+        after = "" if run is plain else f"{run['after_images']:.2f}"
+        cells.append((criterion, f"{run['seconds']:.2f}", after, f"{run['seconds'] / plain['seconds']:.2f}", memory))
+    weights = f"weights {row['weights']}" if row["weights"] else "untrained"
+    lines = [
+        f"## {name}",
+        "",
+        f"{images} images of {row['size']} px, {row['batch']} in a batch, {row['groups']} coupling groups, {weights}; "
+        f"{row['hardware']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}. `{row['command']}`",
+        "",
+    ]
+    lines += [f"| {' | '.join(line)} |" for line in (HEADER, ["---", *["---:"] * 4], *cells)]
+    return [*lines, "", *comparison(row)] if "dcodp" in row["criteria"] else lines
+
+
+def comparison(row: Row) -> list[str]:
+    """DCODP's scoring beside CHIP's published way, seconds per image, like with like."""
+    theirs, images = row["published"], row["images"]
+    forward, own = row["forward"]["seconds"] / images, row["criteria"]["dcodp"]["seconds"] / images
+    bare, run = theirs["decompositions"], theirs["decompositions"] + theirs["copies"]
+    scored = max(own - forward, 1e-9)
+    cells = [
+        ("scoring alone; published: its decompositions alone", bare, scored),
+        ("the same, with one forward pass each", bare + forward, own),
+        ("scoring alone; published: with the copies its code makes", run, scored),
+        ("all that its code does: a forward pass per layer as well", run + theirs["layers"] * forward, own),
+    ]
+    check = theirs["check"]
+    return [
+        "| seconds per image | CHIP as published | dcodp | ratio |",
+        "| --- | ---: | ---: | ---: |",
+        *(f"| {what} | {a:.2f} | {b:.3f} | {a / b:.0f} |" for what, a, b in cells),
+        "",
+        f"CHIP's figures are extrapolated from measured parts ({theirs['layers']} layers). A layer of "
+        f"{'×'.join(map(str, check['shape']))} computed in full took {check['found']:.3f} s, foreseen were "
+        f"{check['foreseen']:.3f} s.",
+    ]
+
+
+# --- the results as they come ---
+
+
+def identity(name: str, chosen: argparse.Namespace) -> str:
+    """Of everything that decides a model's row: settings, machine and the code of the criteria."""
+    package = Path(str(scoring.__file__)).parent
+    code = b"".join(path.read_bytes() for path in [*sorted(package.rglob("*.py")), Path(__file__)])
+    settings = {key: value for key, value in vars(chosen).items() if key not in ("model", "out", "again", "weights")}
+    weights = file_digest(Path(chosen.weights)) if chosen.weights else None
+    parts = [name, weights, settings, hardware(chosen.device), torch.__version__, hashlib.sha256(code).hexdigest()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def hardware(device: str) -> str:
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else cpu_name()
+
+
+def provenance(chosen: argparse.Namespace) -> Row:
+    return {
+        "weights": Path(chosen.weights).name if chosen.weights else None,
+        "size": chosen.size,
+        "batch": chosen.batch,
+        "hardware": hardware(chosen.device),
+        "threads": torch.get_num_threads(),
+        "libraries": library_versions(),
+        "code": code_version(),
+        "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "benchmarks/importance.py", *sys.argv[1:]]),
+    }
+
+
+def store(out: Path, rows: dict[str, Row]) -> None:
+    """Both files, each replaced at once."""
+    tables = "\n\n".join("\n".join(lines_of(name, row)) for name, row in rows.items())
+    texts = {"json": json.dumps(rows, indent=1) + "\n", "md": f"# What scoring costs\n\n{ABOUT}\n\n{tables}\n"}
+    out.mkdir(parents=True, exist_ok=True)
+    for ending, text in texts.items():
+        path = out / f"importance_cost.{ending}"
+        path.with_suffix(".tmp").write_text(text)
+        os.replace(path.with_suffix(".tmp"), path)
 
 
 def main() -> None:
+    chosen = parsed()
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    register()
+    path = chosen.out / "importance_cost.json" if chosen.out else None
+    rows: dict[str, Row] = json.loads(path.read_text()) if path and path.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        batches = labelled_batches(chosen.images, chosen.size, chosen.batch, Path(folder))
+        for name in chosen.model:
+            key = identity(name, chosen)
+            if chosen.again or rows.get(name, {}).get("key") != key:
+                rows[name] = {"key": key, **provenance(chosen), **measure(name, chosen, batches)}
+                if chosen.out:
+                    store(chosen.out, rows)
+            print("\n".join(["", *lines_of(name, rows[name])]), flush=True)
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", default=["yolov8n"], help="as in conf/model")
     parser.add_argument("--images", type=int, default=16)
@@ -187,16 +361,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=640, help="side of the images in pixels")
     parser.add_argument("--criteria", nargs="+", default=list(names()), choices=names(), metavar="NAME")
     parser.add_argument("--weights", default=None, help="of the one model; COCO's 80 classes")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    register()
-    with tempfile.TemporaryDirectory() as folder:
-        batches = labelled_batches(arguments.images, arguments.size, arguments.batch, Path(folder))
-        for name in arguments.model:
-            compare(name, arguments, batches)
+    parser.add_argument("--out", type=Path, default=None, help="folder for importance_cost.json and .md")
+    parser.add_argument("--again", action="store_true", help="measure also what is there already")
+    chosen = parser.parse_args()
+    if chosen.weights and len(chosen.model) > 1:
+        parser.error("--weights are of one model; measure the models one after the other, with the same --out")
+    return chosen
 
 
 if __name__ == "__main__":

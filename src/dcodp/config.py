@@ -257,6 +257,9 @@ def semantic(config: Config) -> dict[str, Any]:
         node.pop(last)
     if config.target is not None:
         tree.pop("ratio")  # the target decides
+    for phase in ("train", "finetune"):
+        if not tree[phase]["epochs"]:
+            tree[phase] = {"epochs": 0}  # its other settings decide nothing
     for key in ("weights", "backbone_weights"):
         if tree["model"][key] is not None:
             tree["model"][key] = file_digest(Path(tree["model"][key]))

@@ -114,6 +114,7 @@ def _stages(cell: Cell) -> None:
     with timed(record, "score"):
         graph = coupling_graph(detector, config.image_size)
         scores = channel_scores(cell, detector, graph)
+        _say_if_never_sparse(record, config)
     with timed(record, "prune"):
         plan = pruning_plan(cell, graph, scores)
         small = detector.with_network(prune(detector.network, plan))
@@ -308,6 +309,12 @@ def _say_what_was_pruned(record: Record, graph: CouplingGraph, scores: dict[str,
     unscored = [g.name for g in graph.groups if g.name not in scores]
     if unscored:
         record.notes.append(f"{len(unscored)} groups have no score and were left unpruned: {', '.join(unscored)}")
+
+
+def _say_if_never_sparse(record: Record, config: Config) -> None:
+    if config.importance.name == "slimming" and not (config.train.epochs and config.train.sparsity):
+        note = "slimming scores a net that was not trained with its sparsity penalty (train.epochs, train.sparsity)"
+        record.notes = list(dict.fromkeys([*record.notes, note]))
 
 
 def _mirror_metrics(cell: Cell, path: Path, stage: str) -> None:

@@ -106,6 +106,31 @@ def test_ordinary_maps_do_not_take_the_second_way(monkeypatch):
     nuclear_coupling(normal(2, 40, 4, 5))
 
 
+@pytest.mark.parametrize("decades", [0, 1, 4, 7])
+@pytest.mark.parametrize("null", [False, True])
+def test_the_quadrature_is_exact_to_rounding_with_few_nodes(decades, null):
+    """Channels orthogonal to all others: each coupling is the channel's own length."""
+    lengths = torch.logspace(0, -decades, 12, dtype=torch.float64)
+    values, weights = lengths.square(), torch.eye(12, dtype=torch.float64)
+    if null:  # channel 0 becomes almost dependent: left = (s² + 1 − p)/(s² + 1) with p = 1e-4 gives CP = 1 − √(1 − p)
+        values = torch.cat([values, torch.zeros(1, dtype=torch.float64)])
+        weights = torch.block_diag(weights, torch.ones(1, 1, dtype=torch.float64))
+        weights[0, 0], weights[0, -1] = 1e-4, 1 - 1e-4
+    found = nuclear.coupling_of_spectrum(values[None], weights[None])[0]
+    wanted = torch.cat([lengths, torch.zeros(len(values) - 12, dtype=torch.float64)])
+    if null:
+        wanted[0] = 1 - math.sqrt(1 - 1e-4)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-15)
+    assert null or len(nuclear.quadrature(values)[0]) < 40 + 8 * decades
+
+
+def test_tall_matrices_are_decomposed_in_parts():
+    tall = normal(2, 5 * nuclear.TALL * 3 + 7, 3)
+    upper = nuclear._triangle(tall)
+    torch.testing.assert_close(upper.mT @ upper, tall.mT @ tall)
+    assert upper.shape == (2, 3, 3) and torch.equal(upper, upper.triu())
+
+
 def test_blocks_of_images_do_not_change_the_result(monkeypatch):
     maps = normal(7, 6, 5, 5)
     whole = nuclear_coupling(maps)

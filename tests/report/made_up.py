@@ -23,6 +23,7 @@ from dcodp.data.voc import CLASSES
 from dcodp.records import Record, run_folder, write_record
 from dcodp.report.build import Report, render_report
 from dcodp.report.pictures import Drawn, draw_pictures
+from dcodp.report.query import SPARSITY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,6 +71,7 @@ def made_up(
     config["model"] |= {"name": model, "family": model[:6]}
     config["dataset"] |= {"name": dataset, "published_train": 5011}
     config["importance"]["name"] = importance
+    config["train"]["sparsity"] = SPARSITY.get(importance, 0.0)
     config |= {"ratio": ratio, "seed": seed, "interlayer": interlayer}
     for key in set(changes) & set(config):
         config[key] = changes[key]

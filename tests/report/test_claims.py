@@ -3,6 +3,7 @@
 import pytest
 
 from dcodp.report.claims import BY_NAME, CLAIMS, FAILS, HOLDS, NOT_MEASURED, judge, judge_one
+from dcodp.report.comparisons import BASELINES
 from dcodp.report.query import measurements
 
 
@@ -92,6 +93,48 @@ def test_baselines_at_equal_budget_only(cell, evaluation):
     assert verdict("beats_baselines", [ours, *others, better]).verdict == FAILS
     larger = cell(importance="hrank", interlayer=False, finetuned=evaluation(0.39, "pruned", flops=5_000_000_000))
     assert verdict("beats_baselines", [ours, *others, larger]).verdict == HOLDS
+
+
+def test_baselines_at_matched_flops_count_and_are_called_that(cell, evaluation):
+    ours = cell(target="flops:0.3", aps=(0.4, 0, 0.38), run_id="ours")
+    others = [cell(importance=name, target="flops:0.3", aps=(0.4, 0, 0.35), run_id=name) for name in BASELINES]
+    found = verdict("beats_baselines", [ours, *others])
+    assert found.verdict == HOLDS and found.lacking == ()
+    for name, item in zip(BASELINES, found.evidence, strict=True):
+        assert item.text.startswith(f"YOLOv8n, FLOPs to 30 %, at matched FLOPs: 38.0 against 35.0 of {name}")
+        assert item.text.endswith(" at FLOPs to 30 %")
+    better = cell(importance="hrank", interlayer=False, target="flops:0.3", aps=(0.4, 0, 0.39), run_id="better")
+    assert verdict("beats_baselines", [ours, *others, better]).verdict == FAILS
+
+
+def test_both_ways_of_comparing_stand_side_by_side_and_are_not_mixed(cell):
+    names = ("dcodp", "hrank")
+    records = [cell(importance=name) for name in names]
+    records += [cell(importance=name, target="flops:0.3", run_id=f"{name}-flops") for name in names]
+    texts = [item.text for item in verdict("beats_baselines", records).evidence]
+    assert [text.partition(":")[0] for text in texts] == [
+        "YOLOv8n, 50 %, at equal ratio",
+        "YOLOv8n, FLOPs to 30 %, at matched FLOPs",
+    ]
+    other = [records[0], cell(importance="hrank", ratio=0.6, interlayer=False)]  # as many FLOPs by another ratio
+    (evidence,) = verdict("beats_baselines", other).evidence
+    assert evidence.text.startswith("YOLOv8n, 50 %, at matched FLOPs: 38.0 against 38.0 of hrank, uncoupled at 60 %")
+
+
+def test_a_target_is_no_ratio_for_the_other_claims(cell):
+    lost = cell(target="flops:0.3", aps=(0.4, 0, 0.1))
+    assert all(v.verdict == NOT_MEASURED for v in judge(measurements([lost])))
+
+
+def test_the_sparsity_that_slimming_trains_with_does_not_keep_it_from_being_compared(cell):
+    slimming = cell(importance="slimming", aps=(0.39, 0, 0.35))
+    slimming.config["train"]["sparsity"] = 1e-4
+    (evidence,) = verdict("beats_baselines", [cell(), slimming]).evidence
+    assert (
+        evidence.supports and "of slimming (its dense net trained with train.sparsity=0.0001) at 50 %" in evidence.text
+    )
+    slimming.config["train"]["epochs"] += 1
+    assert not verdict("beats_baselines", [cell(), slimming]).evidence
 
 
 def test_a_gap_within_the_spread_is_said(cell):

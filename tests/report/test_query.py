@@ -94,3 +94,15 @@ def test_records_without_configuration_are_passed_over(cell):
     assert measurements([broken]).empty
     broken.config = {"model": "yolov8n", "ratio": 0.5}  # not our schema: unknown, yet no crash
     assert measurements([broken])["model"].tolist() == ["?"] * 3
+
+
+def test_slimming_without_its_sparsity_is_another_method_and_says_so(cell):
+    given, switched_off, untrained = (cell(importance="slimming", run_id=f"run-{k}") for k in range(3))
+    switched_off.config["train"]["sparsity"] = 0.0
+    untrained.config["train"]["epochs"] = 0
+    frame = measurements([given, switched_off, untrained])
+    pruned = frame.loc[frame["stage"] == "pruned"]
+    assert list(pruned["importance"]) == ["slimming", "slimming (sparsity 0)", "slimming (sparsity 0)"]
+    assert pruned["setting"].iloc[0] == pruned["setting"].iloc[1]
+    dense = frame.loc[frame["stage"] == "dense"]
+    assert dense["base"].iloc[0] != dense["base"].iloc[1] == measurements([cell()])["base"].iloc[0]

@@ -128,7 +128,7 @@ def test_columns_of_several_stages(cell):
         labels={"importance": {"dcodp": "CP"}},
     )
     text = markdown([build_table(layout, measurements([cell(), cell(importance="slimming", interlayer=False)]))])
-    assert "| dense |  | — | 40.0 |" in text
+    assert "| dense [train.sparsity=0.0] |  | — | 40.0 |" in text
     assert "| Slimming | no | 1.0 | 38.0 |" in text
     assert "| Slimming | yes | missing | missing |" in text
     assert "| CP | yes | 1.0 | 38.0 |" in text
@@ -211,3 +211,21 @@ def test_tables_of_one_page_have_names_of_their_own(cell):
     records = [cell(), cell(image_size=320, run_id="small"), cell(model="yolov7"), cell(dataset="voc2012")]
     names = [table.name for table in default_tables(measurements(records))]
     assert len(names) == len(set(names)) == 4
+
+
+def test_a_criterion_with_a_dense_net_of_its_own_stands_in_the_same_table_and_so_does_that_net(cell):
+    layout = TableLayout(
+        "ablation",
+        "Ablation",
+        rows={"importance": ("slimming", "dcodp")},
+        columns=(COLUMNS["map50_95"],),
+        where={"dataset": "voc2007", "model": "yolov8n", "interlayer": True, "target": "flops:0.25"},
+    )
+    records = [cell(importance="slimming", target="flops:0.25", aps=(0.36, 0, 0.3)), cell(target="flops:0.25")]
+    lines = markdown([build_table(layout, measurements(records))]).splitlines()
+    assert [line for line in lines if line.startswith("| ")][2:] == [
+        "| dense [train.sparsity=0.0001] | 36.0 |",
+        "| dense [train.sparsity=0.0] | 40.0 |",
+        "| Slimming | 30.0 |",
+        "| DCODP | 38.0 |",
+    ]

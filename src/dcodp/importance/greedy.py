@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcodp.errors import InputError
-from dcodp.importance.nuclear import check_gram, eigen, integral, quadrature_nodes
+from dcodp.importance.nuclear import check_gram, eigen, integral, quadrature
 
 REFRESH = 32  # removals between two eigendecompositions, at most
 CANCELLATION = 1e-6  # where a removal leaves less than this share of a term, rounding shows: decompose anew
@@ -50,13 +50,13 @@ def _removed_in_turn(gram: Tensor, count: int) -> list[int]:
     """
     values, vectors = eigen(gram)
     values = (values / values[-1].clamp(min=torch.finfo(torch.float64).tiny))[:, None]
-    s = quadrature_nodes(values)
+    s, ds = quadrature(values)
     kept, gone = values / (values + s**2), s**2 / (values + s**2)  # [C, K]
     lost, left = vectors.square() @ kept, vectors.square() @ gone  # [C, K]
     removed: list[int] = []
     columns = left.new_empty(count, *left.shape)
     for step in range(count):
-        channel = _smallest(integral(lost, left, s), removed)
+        channel = _smallest(integral(lost, left, ds), removed)
         column = vectors @ (vectors[channel, :, None] * gone)  # of t(G + tI)⁻¹
         column -= torch.einsum("mck,mk->ck", columns[:step], columns[:step, channel])
         columns[step] = column / left[channel].sqrt()

@@ -19,8 +19,12 @@ from torch import Tensor
 
 from dcodp.errors import InputError
 
-STEP = 0.4  # of the trapezoid rule in x = log(s/σ_max): the integrand is analytic for |Im x| < π/2, error e^(−π²/STEP)
-TAIL = 28.0  # how far the rule reaches beyond the largest and the smallest singular value, in x; the rest is < 1e-11
+STEP = 0.3  # of the trapezoid rule in u, see `quadrature`; the error falls like e^(−π²/STEP)
+TAIL = (
+    32.0  # how far the rule reaches beyond the largest and the smallest singular value, in log s: the rest is e^−TAIL
+)
+BEND = 2.0  # where, beyond them and in u, the rule begins to take larger and larger steps in log s
+TALL = 32  # positions per channel in one part of a QR decomposition
 EPS = torch.finfo(torch.float64).eps
 DROP = 1e-13  # eigenvalues of a Gram matrix below this share of the largest are rounding, taken as 0
 TRUST = 1e-8  # estimated relative error above which an image is redone without forming a Gram matrix
@@ -85,22 +89,33 @@ def coupling_of_spectrum(values: Tensor, weights: Tensor) -> Tensor:
     largest = values.amax(-1, keepdim=True)
     largest = torch.where(largest > 0, largest, 1.0)
     values = values / largest
-    s = quadrature_nodes(values)
+    s, ds = quadrature(values)
     resolvent = 1 / (values[..., None] + s**2)  # [B, R, K]
     lost, left = weights @ (values[..., None] * resolvent), weights @ (s**2 * resolvent)  # [B, C, K]
-    return integral(lost, left, s) * largest.sqrt()
+    return integral(lost, left, ds) * largest.sqrt()
 
 
-def integral(lost: Tensor, left: Tensor, s: Tensor) -> Tensor:
-    """(1/π) ∫ −log(left) ds from `lost` and `left` = 1 − `lost` [..., K] at the nodes s [K] → [...]."""
-    return torch.where(lost < 0.5, -torch.log1p(-lost), -torch.log(left)) @ s * (STEP / math.pi)
+def integral(lost: Tensor, left: Tensor, ds: Tensor) -> Tensor:
+    """(1/π) ∫ −log(left) ds from `lost` and `left` = 1 − `lost` [..., K] at the nodes, of weights ds [K] → [...]."""
+    return torch.where(lost < 0.5, -torch.log1p(-lost), -torch.log(left)) @ ds / math.pi
 
 
-def quadrature_nodes(values: Tensor) -> Tensor:
-    """Nodes s [K] for eigenvalues relative to the largest (any shape); ∫ f ds ≈ STEP · Σ f(s_k) s_k."""
-    smallest = torch.where(values > 0, values, 1.0).amin().item()
-    below = math.ceil((TAIL - 0.5 * math.log(smallest)) / STEP)
-    return (STEP * torch.arange(-below, round(TAIL / STEP) + 1, dtype=torch.float64, device=values.device)).exp()
+def quadrature(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes s and weights, both [K], for eigenvalues relative to the largest (any shape): ∫₀^∞ f ds ≈ Σ weight · f(s).
+
+    The trapezoid rule in u, where log s = u + e^(u − BEND) − e^(low − BEND − u) and low is the smallest log σ. Between
+    low and 0, where the integrand's branch points lie (π/2 above and below the real line), log s is nearly u; beyond,
+    it grows exponentially, and the tails, which fall like e^(−|log s|), take a few nodes instead of a hundred. With a
+    null space (zeros among the values) branch points may lie anywhere below low, and the rule stays even there.
+    """
+    smallest, least = torch.stack([torch.where(values > 0, values, 1.0).amin(), values.amin()]).tolist()
+    low, reach = 0.5 * math.log(smallest), BEND + math.log(TAIL)
+    low, first = (low, low - reach) if least > 0 else (low - TAIL, low - TAIL)
+    steps = range(math.floor(first / STEP), math.ceil(reach / STEP) + 1)
+    u = STEP * torch.arange(steps.start, steps.stop, dtype=torch.float64, device=values.device)
+    up, down = (u - BEND).exp(), (low - BEND - u).exp()
+    s = (u + up - down).exp()
+    return s, STEP * (1 + up + down) * s
 
 
 def eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,10 +202,21 @@ def _spectrum_of_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """The same without squaring the condition: rows [B, C, N] float64 → [B, C], [B, C, C], by singular values."""
     channels, positions = rows.shape[1:]
     if positions > channels:  # A = Rᵀ Q with orthonormal Q rows: R alone holds the singular values and left vectors
-        rows = torch.linalg.qr(rows.mT, mode="r").R.mT
+        rows = _triangle(rows.mT).mT
     vectors, sigma, _ = torch.linalg.svd(rows)
     sigma = torch.where(sigma > channels * EPS * sigma[:, :1], sigma, 0.0)
     return torch.nn.functional.pad(sigma.square(), (0, channels - sigma.shape[1])), vectors.square()
+
+
+def _triangle(tall: Tensor) -> Tensor:
+    """R of the QR decomposition: [B, N, C] → [B, C, C], N ≥ C; in parts that stay in the cache where there are many."""
+    size = TALL * tall.shape[2]
+    whole = tall.shape[1] // size
+    if whole > 1:
+        parts = tall[:, : whole * size].unflatten(1, (whole, size))
+        triangles = torch.linalg.qr(parts, mode="r").R.flatten(1, 2)
+        tall = torch.cat([triangles, tall[:, whole * size :]], dim=1)
+    return torch.linalg.qr(tall, mode="r").R
 
 
 def _estimated_error(values: Tensor, weights: Tensor, squares: Tensor, coupling: Tensor, positions: int) -> Tensor:

@@ -90,7 +90,8 @@ CLAIMS = (
     Claim(
         "beats_baselines",
         "DCODP beats Slimming, ThiNet and HRank at equal budget.",
-        f"A higher AP than each, coupled or not, where FLOPs differ by at most {100 * BUDGET_TOLERANCE:g} %.",
+        f"A higher AP than each, coupled or not, at equal ratio and at matched FLOPs, where FLOPs differ by at most "
+        f"{100 * BUDGET_TOLERANCE:g} %.",
         comparisons.beats_baselines,
         BASELINES,
     ),

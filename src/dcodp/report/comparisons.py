@@ -5,6 +5,7 @@ All APs are mAP50-95 after fine-tuning unless said otherwise; "lost" is dense mi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ RARE_CLASSES = ("bird", "bottle", "chair", "diningtable", "aeroplane")
 BASELINES = ("slimming", "thinet", "hrank")
 MINIMAL_LOSS, ACCEPTABLE_LOSS = 1.0, 5.0  # AP points
 BUDGET_TOLERANCE = 0.05  # nets whose FLOPs differ by more are not of equal budget
+OF_THE_METHOD = ("train.sparsity",)  # settings that a criterion asks for: they do not make two experiments unlike
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,15 @@ class Net:
         return float(self.first["ratio"])
 
     @property
+    def target(self) -> str:
+        return str(self.first["target"])
+
+    @property
+    def budget(self) -> str:
+        """ "50 %" of the channels removed, or "FLOPs to 25 %"."""
+        return budget_name(self.target, self.ratio)
+
+    @property
     def run_ids(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*self.rows["run_id"], *self.dense["run_id"]]))
 
@@ -64,17 +75,19 @@ def _points(rows: pd.DataFrame, metric: str) -> float | None:
 
 
 def nets(frame: pd.DataFrame, low: float = 0.01, high: float = 0.99, **where: Any) -> Iterator[Net]:
-    """The fine-tuned nets with a channel ratio from `low` to `high`, per detector, setting and method."""
+    """The fine-tuned nets with a channel ratio from `low` to `high`, per detector, setting and method; those with a
+    target instead of a ratio where `target` names it (or several)."""
     where = {"importance": "dcodp", "interlayer": True, "compensate": False, "scope": "local", "target": "", **where}
     later = select(frame.loc[frame["stage"] == "finetuned"], where)
-    later = later.loc[(later["ratio"] >= low) & (later["ratio"] <= high)]
+    later = later.loc[(later["target"] != "") | later["ratio"].between(low, high)]
     dense = frame.loc[frame["stage"] == "dense"]
-    groups = [g for _, g in later.groupby(["model", "method", "setting", "ratio"], sort=True)]
+    keys = ["model", "method", "setting", "target", "ratio"]
+    groups = [g for _, g in later.groupby(keys, sort=True, dropna=False)]  # the ratio of a target is NaN
     firsts = [group.to_dict("records")[0] for group in groups]
     for first, rows, note in zip(firsts, groups, setting_notes(firsts), strict=True):
         same = dense.loc[(dense["base"] == first["base"]) & (dense["model"] == first["model"])]
         own = same.loc[same["run_id"].isin(rows["run_id"])]  # paired, seed by seed, where the records allow it
-        name = f"{label('model', first['model'])}{note}, {budget_name('', first['ratio'])}"
+        name = f"{label('model', first['model'])}{note}, {budget_name(first['target'], first['ratio'])}"
         yield Net(name, rows, same if own.empty else own)
 
 
@@ -140,37 +153,54 @@ def larger_and_stricter_gain_more(frame: pd.DataFrame) -> Iterator[Evidence]:
 
 
 def beats_baselines(frame: pd.DataFrame) -> Iterator[Evidence]:
-    """Nets of the same detector and setting whose FLOPs agree within BUDGET_TOLERANCE; covers the baseline."""
-    ours = list(nets(frame, 0.01, 0.99))
+    """Nets of the same detector and setting, at equal ratio and at matched FLOPs; covers the baseline."""
+    targets = sorted(set(frame["target"]))
+    ours = list(nets(frame, target=targets))
     for baseline in BASELINES:
-        others = [n for coupled in (True, False) for n in nets(frame, importance=baseline, interlayer=coupled)]
-        for net in ours:
-            for other in others:
-                if _comparable(net, other) and _equal_budget(net, other):
-                    yield _compare(net, other, baseline)
+        every = [nets(frame, importance=baseline, interlayer=coupled, target=targets) for coupled in (True, False)]
+        for net, other in itertools.product(ours, itertools.chain.from_iterable(every)):
+            if _comparable(net, other) and (basis := _equal_budget(net, other)):
+                yield _compare(net, other, baseline, basis)
 
 
 def _comparable(a: Net, b: Net) -> bool:
-    return all(a.first[key] == b.first[key] for key in ("model", "setting"))
+    return a.first["model"] == b.first["model"] and _shared_setting(a) == _shared_setting(b)
 
 
-def _equal_budget(a: Net, b: Net) -> bool:
+def _shared_setting(net: Net) -> dict[str, Any]:
+    return {key: value for key, value in net.first["setting_of"].items() if key not in OF_THE_METHOD}
+
+
+def _equal_budget(a: Net, b: Net) -> str:
+    """In what respect two nets are of equal budget: "at equal ratio", "at matched FLOPs", or "" where they are not.
+
+    Nets with a target are compared with each other, likewise nets with a ratio. Either way their FLOPs must agree.
+    """
     first, second = measure(a.rows, "flops").mean, measure(b.rows, "flops").mean
-    if first is None or second is None:
-        return False
-    return abs(first - second) <= BUDGET_TOLERANCE * max(first, second)
+    if a.target != b.target or first is None or second is None:
+        return ""
+    if abs(first - second) > BUDGET_TOLERANCE * max(first, second):
+        return ""
+    return "at equal ratio" if a.ratio == b.ratio else "at matched FLOPs"
 
 
-def _compare(net: Net, other: Net, covers: str) -> Evidence:
-    """The AP of one net above the other's, with the seeds' spread where it is known."""
+def _compare(net: Net, other: Net, covers: str, basis: str = "") -> Evidence:
+    """The AP of one net above the other's, with the seeds' spread where it is known; `basis` says what is equal."""
     ours, theirs = measure(net.rows, "map50_95"), measure(other.rows, "map50_95")
-    method, runs = f"{method_name(other.first)} at {budget_name('', other.ratio)}", net.run_ids + other.run_ids
+    name, runs = ", ".join(filter(None, (net.name, basis))), net.run_ids + other.run_ids
+    method = " ".join(filter(None, (method_name(other.first), _own_dense_net(other), f"at {other.budget}")))
     if ours.mean is None or theirs.mean is None:
-        return Evidence(f"{net.name}: no AP to compare with {method}", False, runs, covers)
+        return Evidence(f"{name}: no AP to compare with {method}", False, runs, covers)
     gap, noise = ours.mean - theirs.mean, max(ours.spread or 0.0, theirs.spread or 0.0)
     tie = " (within the spread of the seeds)" if abs(gap) < noise else ""
-    text = f"{net.name}: {100 * ours.mean:.1f} against {100 * theirs.mean:.1f} of {method}{tie}"
+    text = f"{name}: {100 * ours.mean:.1f} against {100 * theirs.mean:.1f} of {method}{tie}"
     return Evidence(text, gap > 0, runs, covers)
+
+
+def _own_dense_net(net: Net) -> str:
+    """How the net's dense net was trained for its method: "(its dense net trained with train.sparsity=0.0001)"."""
+    asked = [f"{key}={value}" for key in OF_THE_METHOD if (value := net.first["base_of"].get(key))]
+    return f"(its dense net trained with {', '.join(asked)})" if asked else ""
 
 
 def coupling_helps(frame: pd.DataFrame) -> Iterator[Evidence]:

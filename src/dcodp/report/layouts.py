@@ -191,7 +191,7 @@ def _table(options: dict[str, Any]) -> TableLayout:
     rows = {key: tuple(values) for key, values in options["rows"].items()}
     where = _where(options, {"compensate": False, "scope": "local", "target": ""}, rows)
     for key in ("model", "dataset", "importance", "interlayer", "ratio"):
-        if key not in rows and key not in where:
+        if key not in rows and key not in where and not (key == "ratio" and (where.get("target") or "target" in rows)):
             raise InputError(f"say which {key}, under rows or where, or unlike records end up in one cell")
     columns = tuple(itertools.chain.from_iterable(_columns(entry) for entry in options["columns"]))
     stage = options.get("stage", "finetuned")

@@ -24,6 +24,9 @@ from dcodp.records import STAGES, Record
 METHOD = ("importance", "interlayer", "compensate", "scope", "target", "ratio")
 AVERAGE_PRECISION = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large")
 COUNTS = ("parameters", "flops")
+# How a criterion asks for the dense net to be trained, as conf/importance/NAME.yaml has it. That is part of the method:
+# its nets stand in one table with those of other criteria, beside a dense net of their own.
+SPARSITY = {"slimming": 1e-4}
 FIELDS = (
     *("model", "family", "dataset", "stage", *METHOD, "method", "budget"),
     *("seed", "experiment", "subset", "status"),
@@ -78,7 +81,7 @@ def identity(config: Mapping[str, Any], dense: bool = False) -> dict[str, Any]:
     """Who the row is. A dense net has no method: importance "", ratio 0, whatever its record went on to do."""
     model, dataset, importance = (_part(config, key) for key in ("model", "dataset", "importance"))
     method = {
-        "importance": str(importance.get("name", "")),
+        "importance": criterion_name(config),
         "interlayer": bool(config.get("interlayer", True)),
         "compensate": bool(config.get("compensate", False)),
         "scope": str(config.get("scope") or "local"),
@@ -99,6 +102,18 @@ def identity(config: Mapping[str, Any], dense: bool = False) -> dict[str, Any]:
         "budget": "" if dense else budget_name(method["target"], method["ratio"]),
         "experiment": config.get("experiment_name") or "",
     }
+
+
+def criterion_name(config: Mapping[str, Any]) -> str:
+    """ "slimming", or "slimming (sparsity 0)" where the dense net was not trained with the sparsity it asks for."""
+    name, rate = str(_part(config, "importance").get("name", "")), _sparsity(config)
+    return name if name not in SPARSITY or rate == SPARSITY[name] else f"{name} (sparsity {rate:g})"
+
+
+def _sparsity(config: Mapping[str, Any]) -> float:
+    """The rate that the dense net was trained with; 0 where it was not trained."""
+    train = _part(config, "train")
+    return float(train.get("sparsity") or 0.0) if train.get("epochs") != 0 else 0.0
 
 
 def method_name(method: Mapping[str, Any]) -> str:
@@ -126,8 +141,10 @@ def _part(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _settings(record: Record, dense: bool) -> dict[str, Any]:
     """`setting` and `base` as digests to group by, `setting_of` and `base_of` as flat {key: value} to explain them."""
-    tree = _flat(_semantic(record))
+    tree = _flat(_semantic(record)) | {"train.sparsity": _sparsity(record.config)}
     base = {key: value for key, value in tree.items() if not key.startswith(("finetune.", "importance.", "round_to"))}
+    if _part(record.config, "importance").get("name") in SPARSITY:
+        tree["train.sparsity"] = 0.0
     return {
         "setting": "" if dense else digest(tree),
         "base": digest(base),

@@ -98,7 +98,7 @@ LATEX = {
     **dict(zip("αβγδεθλμπστω", map(r"$\{}$".format, GREEK), strict=True)),
     **{"µ": r"$\mu$", "Δ": r"$\Delta$", "Σ": r"$\Sigma$"},
 }
-WIDE, VERY_WIDE = 9, 16  # columns beyond which headings stand upright, and the whole table sideways
+WIDE, VERY_WIDE = 72, 16  # characters beyond which headings stand upright, columns beyond which all stands sideways
 
 
 def latex_escape(text: str) -> str:
@@ -109,7 +109,7 @@ def latex_escape(text: str) -> str:
 
 
 def latex(tables: Sequence[Table]) -> str:
-    r"""Needs \usepackage{booktabs}, and \usepackage{graphicx} for tables of more than WIDE columns."""
+    r"""Needs \usepackage{booktabs}, and \usepackage{graphicx} for wide tables."""
     return "\n".join(_latex(table) for table in tables)
 
 
@@ -120,7 +120,7 @@ def _latex(table: Table) -> str:
         r"\setlength{\belowcaptionskip}{1ex}",
         rf"\caption{{{caption}}}",
         rf"\label{{tab:{label_name(table.name)}}}",
-        *(_shrunk(_tabular(table, upright=True)) if count > WIDE else _tabular(table)),
+        *(_shrunk(_tabular(table, upright=True)) if _characters(table) > WIDE else _tabular(table)),
         *_under(" ".join(map(latex_escape, table.footnotes))),
     ]
     if count > VERY_WIDE:
@@ -142,6 +142,13 @@ def _tabular(table: Table, upright: bool = False) -> list[str]:
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def _characters(table: Table) -> int:
+    """Of one line, with headings that lie and the space of about two letters between columns."""
+    labels = zip(table.headers, *(row.labels for row in table.rows), strict=True)
+    widths = [*(max(map(len, column)) for column in labels), *(len(column.label) for column in table.columns)]
+    return sum(widths) + 2 * len(widths)
 
 
 def _shrunk(lines: list[str]) -> list[str]:

@@ -69,6 +69,7 @@ class _Ask:
     note: str
     dense: pd.DataFrame
     later: pd.DataFrame
+    dense_note: str = ""  # what tells the dense net from the others that nets of this setting came from
 
 
 def _asked(layout: TableLayout, frame: pd.DataFrame) -> Iterator[_Ask]:
@@ -79,8 +80,10 @@ def _asked(layout: TableLayout, frame: pd.DataFrame) -> Iterator[_Ask]:
     for dataset, model in _subjects(layout, later):
         who = {"dataset": dataset, "model": model}
         for note, before, after in _settings(select(dense, who), select(later, who)):
-            if layout.dense:
-                yield _Ask({**who, "stage": "dense"}, note, before, after)
+            nets = [net for _, net in before.groupby("base", sort=False)] or [before]
+            texts = differences([net.iloc[0]["base_of"] for net in nets]) if len(nets) > 1 else [""]
+            for net, text in zip(nets, texts, strict=True) if layout.dense else ():
+                yield _Ask({**who, "stage": "dense"}, note, net, after, text)
             for combination in _combinations(layout, after):
                 yield _Ask({**who, "stage": layout.stage, **combination}, note, before, after)
 
@@ -104,7 +107,7 @@ def _settings(dense: pd.DataFrame, later: pd.DataFrame) -> list[tuple[str, pd.Da
         texts = differences([group.iloc[0]["base_of"] for group in bases])
         return list(zip(texts, bases, [later] * len(bases), strict=True)) or [("", dense, later)]
     texts = differences([group.iloc[0]["setting_of"] for group in groups])
-    bases = [dense.loc[dense["base"] == group.iloc[0]["base"]] for group in groups]
+    bases = [dense.loc[dense["base"].isin(group["base"].tolist())] for group in groups]
     return list(zip(texts, bases, groups, strict=True))
 
 
@@ -140,7 +143,7 @@ def _labels(layout: TableLayout, ask: _Ask, is_dense: bool) -> tuple[str, ...]:
     if is_dense and own:
         for i in own:
             labels[i] = ""
-        labels[own[0]] = layout.label("stage", "dense")
+        labels[own[0]] = layout.label("stage", "dense") + (f" [{ask.dense_note}]" if ask.dense_note else "")
     return (f"{labels[0]} [{ask.note}]" if ask.note else labels[0], *labels[1:])
 
 
