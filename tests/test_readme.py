@@ -40,3 +40,21 @@ def test_the_demonstration_is_that_of_the_records():
             assert row[3:5] == [f"{100 * block[k]:.1f}" for k in ("map50", "map50_95")]
             assert row[7] == f"{block['parameters'] / 1e6:.3f}"
             assert row[8] == f"{100 * (1 - block['parameters'] / dense['parameters']):.1f}"
+
+
+def test_the_coco_figures_are_those_of_the_records():
+    records = [json.loads(p.read_text()) for p in (ROOT / "results" / "coco").rglob("record.json")]
+    names = {"yolov8n": "YOLOv8n", "yolov7": "YOLOv7"}
+    rows = {(row[0], row[1]): row for row in table("coco table")}
+    assert len(rows) == len(records) + len(names)
+    for record in records:
+        name = names[record["config"]["model"]["name"]]
+        for ratio, block in (
+            ("dense", record["dense"]),
+            (f"{100 * record['config']['ratio']:.0f} %", record["pruned"]),
+        ):
+            sizes = " / ".join(f"{100 * block[k]:.1f}" for k in ("ap_small", "ap_medium", "ap_large"))
+            expected = [f"{100 * block[k]:.1f}" for k in ("map50_95", "map50", "ap75")]
+            cost = [f"{block['parameters'] / 1e6:.3f}", f"{block['flops'] / 1e9:.2f}"]
+            assert rows[name, ratio][2:] == [*expected, sizes, *cost]
+        assert record["dense"]["images"] == 500 and record["dense"]["subset"]

@@ -1,10 +1,13 @@
 """A batch that two processes share trains like the same batch in one: real processes, on the CPU, over gloo."""
 
 import json
+import multiprocessing
+import time
 
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from PIL import Image
 
 from dcodp.config import ModelConfig, TrainSettings
@@ -16,6 +19,7 @@ from dcodp.detectors.torchvision_common import freeze_batch_norms
 from dcodp.errors import InputError
 from dcodp.pruning.store import load_tensors
 from dcodp.training import train
+from dcodp.training.processes import _none_left_behind, make_fabric
 
 SIZE, CLASSES = 96, ("lying", "standing")
 PLAIN = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, "flip": 0.0, "hsv": 0.0, "close_mosaic": 0}
@@ -99,3 +103,19 @@ def test_what_a_process_refuses_is_one_line_here(tmp_path):
     with pytest.raises(InputError, match=r"0\.png") as refused:
         train(detector("yolov8", "n"), batches, SETTINGS, tmp_path / "run", seed=0, devices=["cpu"] * 2, validate=None)
     assert "\n" not in str(refused.value)
+
+
+def test_a_slurm_job_has_no_say_in_the_processes(tmp_path, monkeypatch):
+    for key, value in {"NTASKS": "1", "NTASKS_PER_NODE": "1", "JOB_NAME": "x", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{key}", value)
+    fabric = make_fabric([torch.device("cpu")] * 2, amp=False)
+    assert not isinstance(fabric.strategy.cluster_environment, SLURMEnvironment)
+    assert fabric.world_size == 2
+
+
+def test_no_process_goes_on_when_this_one_is_interrupted():
+    endless = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    with pytest.raises(KeyboardInterrupt), _none_left_behind():
+        endless.start()
+        raise KeyboardInterrupt
+    assert not endless.is_alive()

@@ -237,7 +237,7 @@ def parse_target(target: str) -> tuple[str, float]:
 
 
 # What never changes a result: where things lie, how they are shown, how fast they run.
-NOT_SEMANTIC = ("paths", "wandb", "experiment_name", "device", "devices", "threads", "train.workers",
+NOT_SEMANTIC = ("paths", "wandb", "experiment_name", "device", "threads", "train.workers",
                 "finetune.workers", "evaluation.latency_runs", "evaluation.pictures", "evaluation.backend",
                 "model.pretrained_label")  # fmt: skip
 
@@ -257,6 +257,8 @@ def semantic(config: Config) -> dict[str, Any]:
         node.pop(last)
     if config.target is not None:
         tree.pop("ratio")  # the target decides
+    if config.devices == 1:
+        tree.pop("devices")  # several have statistics of their own in batch norms on a CPU, and round differently
     for phase in ("train", "finetune"):
         if not tree[phase]["epochs"]:
             tree[phase] = {"epochs": 0}  # its other settings decide nothing

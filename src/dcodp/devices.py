@@ -60,7 +60,7 @@ def _lease(indices: list[int], count: int) -> Iterator[list[int]]:
         with contextlib.ExitStack() as held:
             leased = []
             for index in indices:
-                lock = filelock.FileLock(folder / f"dcodp-gpu-{names[index].strip()}.lock", timeout=0)
+                lock = filelock.FileLock(folder / f"dcodp-gpu-{names[index].strip()}.lock", timeout=0, mode=0o666)
                 with contextlib.suppress(filelock.Timeout):
                     held.enter_context(lock)
                     leased.append(index)

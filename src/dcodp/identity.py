@@ -8,7 +8,12 @@ from dcodp.config import Config, digest, parse_target, semantic
 def dense_key(config: Config) -> str:
     """Identifies the dense detector: everything that decides its weights."""
     tree = semantic(config)
-    return digest({k: tree[k] for k in ("model", "dataset", "train", "image_size", "seed")})
+    decisive = {k: tree[k] for k in ("model", "dataset", "train", "image_size", "seed")}
+    if config.train.epochs:  # the best epoch is the one that validates best under these thresholds
+        thresholds = ("confidence", "iou", "max_detections", "multi_label")
+        decisive["validated"] = {k: tree["evaluation"][k] for k in thresholds}
+        decisive["devices"] = config.devices
+    return digest(decisive)
 
 
 def scores_key(config: Config) -> str:

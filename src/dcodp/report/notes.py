@@ -42,7 +42,9 @@ def _joined(texts: Iterable[str]) -> str:
 def data_name(row: Mapping[Any, Any]) -> str:
     """ "VOC2007, 448-image subset (trained on a 126-image subset)", or "VOC2007 (4952 images)" for the whole split."""
     name, images = label("dataset", row["dataset"]), row["images"]
-    trained = f" (trained on a {row['train_images']:g}-image subset)" if row["train_subset"] else ""
+    setting = row["setting_of"]
+    use = "trained" if setting.get("train.epochs", 1) or setting.get("finetune.epochs") else "scored"
+    trained = f" ({use} on a {row['train_images']:g}-image subset)" if row["train_subset"] else ""
     if row["subset"]:
         return f"{name}, {f'{images:g}-image ' if pd.notna(images) else ''}subset{trained}"
     return f"{name}{f' ({images:g} images)' if pd.notna(images) else ''}{trained}"

@@ -62,6 +62,7 @@ def train(
     fabric = make_fabric([torch.device(device) for device in devices], settings.amp)
     start_from = (detector, batches, settings, folder, seed, validate, extra_loss, on_epoch)
     if len(devices) > 1:
+        detector.network.cpu()  # from where each process takes it to its own device
         in_processes(fabric, _train, *start_from)
     else:
         fabric.launch()
@@ -252,7 +253,7 @@ class _Training:
         settings = dataclasses.asdict(self.settings)
         settings.pop("workers")
         data = {"images": len(self.batches.detection_set), "image_size": self.batches.image_size}
-        return {**settings, **data, "seed": self.seed}
+        return {**settings, **data, "seed": self.seed, "devices": self.fabric.world_size}
 
     def _require_same_settings(self, then: dict[str, Any]) -> None:
         now = self._identity()
