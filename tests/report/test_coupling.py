@@ -37,6 +37,14 @@ def test_kept_channels_come_from_the_plans_beside_the_records(cell, named, tmp_p
     assert found.kept == {"dcodp, 50 %": {"stem": 2, "neck": 1}, "l1, uncoupled, 20 %": {"stem": 6}}
 
 
+def test_another_seed_that_keeps_others_has_a_column_of_its_own(cell, named, tmp_path):
+    same, other = cell(seed=1), cell(seed=2)
+    for record, stem in ((named, [0, 1]), (same, [4, 5]), (other, [0, 1, 2])):
+        write_plan(tmp_path, record.run_id, groups={"stem": stem})
+    (found,) = couplings(tmp_path, [named, same, other])
+    assert found.kept == {"dcodp, 50 %": {"stem": 2}, f"dcodp, 50 % ({other.run_id})": {"stem": 3}}
+
+
 def test_without_names_in_the_record_the_plan_names_the_groups(cell, tmp_path):
     record = cell()
     write_plan(tmp_path, record.run_id, groups={"stem": [0]}, channels={"stem": 2})

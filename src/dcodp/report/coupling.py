@@ -57,7 +57,9 @@ def _coupling(results: Path, model: str, records: Sequence[Record]) -> Coupling:
         who = identity(record.config)
         if who["dataset"] == of and (left := plans[record.run_id].get("groups")):
             name = f"{who['method']}, {budget_name(who['target'], who['ratio'])}"
-            kept.setdefault(name, {group: len(channels) for group, channels in left.items()})
+            counts = {group: len(channels) for group, channels in left.items()}
+            if kept.setdefault(name, counts) != counts:  # another seed or setting that keeps others
+                kept[f"{name} ({record.run_id})"] = counts
     shown = dict(list(kept.items())[:MAX_RUNS])
     return Coupling(
         model, _groups(best, plans[best.run_id]), _told(best).get("layers_frozen") or {}, shown, best.run_id
