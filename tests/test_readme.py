@@ -58,3 +58,16 @@ def test_the_coco_figures_are_those_of_the_records():
             cost = [f"{block['parameters'] / 1e6:.3f}", f"{block['flops'] / 1e9:.2f}"]
             assert rows[name, ratio][2:] == [*expected, sizes, *cost]
         assert record["dense"]["images"] == 500 and record["dense"]["subset"]
+
+
+def test_the_three_detectors_are_those_of_the_records():
+    records = [json.loads(p.read_text()) for p in (ROOT / "results" / "shapes").rglob("record.json")]
+    rows = {row[5]: row for row in table("shapes table")}  # by their number of parameters
+    assert len(rows) == 2 * len(records) == 6
+    for record in records:
+        dense, pruned, tuned = record["dense"], record["pruned"], record["finetuned"]
+        assert dense["map50"] >= 0.6
+        row = rows[f"{dense['parameters'] / 1e6:.3f}"]
+        assert row[3:5] == [f"{100 * dense[k]:.1f}" for k in ("map50", "map50_95")]
+        row = rows[f"{tuned['parameters'] / 1e6:.3f}"]
+        assert row[2:5] == [f"{100 * v:.1f}" for v in (pruned["map50"], tuned["map50"], tuned["map50_95"])]
