@@ -51,6 +51,7 @@ from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.testing import enliven
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+AGREED = 0.95  # rank correlation between two disjoint sets at which their size is called enough
 Scores = dict[str, Tensor]
 Sums = dict[str, Tensor]
 
@@ -177,6 +178,17 @@ def compared(measuring: Measuring, sets: list[ImageSet], ratio: float) -> dict[s
     return found
 
 
+def enough(by_size: dict[str, dict[str, Any]]) -> int | None:
+    """The smallest size measured from which on the mean rank correlation is at least AGREED; None where none is."""
+    least = None
+    for size in sorted(by_size, key=int, reverse=True):
+        known = [value for value in by_size[size]["rank_correlation"] if value is not None]
+        if not known or stats.mean(known) < AGREED:
+            break
+        least = int(size)
+    return least
+
+
 def text(values: list[float | None]) -> str:
     """ "0.981 ± 0.004", or a dash where there are no two disjoint sets."""
     known = [value for value in values if value is not None]
@@ -187,13 +199,16 @@ def text(values: list[float | None]) -> str:
 
 def table(found: dict[str, dict[str, Any]], ratio: float) -> str:
     sizes = list(dict.fromkeys(size for by_size in found.values() for size in by_size))
-    heads = ["criterion", *(f"{size} images: {what}" for size in sizes for what in ("ρ", "overlap")), "distinct scores"]
+    heads = ["criterion", *(f"{size} images: {what}" for size in sizes for what in ("ρ", "overlap"))]
+    heads += [f"images for ρ ≥ {AGREED}", "distinct scores"]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for name, by_size in found.items():
         share = by_size[sizes[-1]]["distinct"]
         figures = [text(by_size[s][key]) for s in sizes for key in ("rank_correlation", "overlap")]
-        lines.append([name, *figures, "–" if share is None else f"{share:.0%}"])
-    lines.append(["(chance)", *["0", f"{1 - ratio:g}"] * len(sizes), ""])
+        told = f"> {sizes[-1]}" if (size := enough(by_size)) is None else str(size)
+        told = "–" if figures[-2] == "–" else told
+        lines.append([name, *figures, told, "–" if share is None else f"{share:.0%}"])
+    lines.append(["(chance)", *["0", f"{1 - ratio:g}"] * len(sizes), "", ""])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -218,6 +233,7 @@ def main() -> None:
             shown = track(itertools.islice(batches, last // chosen.batch), "images", last // chosen.batch)
             measuring.run(shown, chosen.batch, sets)
         result = {**provenance(chosen, images), "criteria": compared(measuring, sets, chosen.ratio)}
+        result["enough"] = {name: enough(by_size) for name, by_size in result["criteria"].items()}
     print(write(chosen.out, result))
 
 
@@ -255,7 +271,7 @@ def provenance(chosen: argparse.Namespace, images: DetectionSet) -> dict[str, An
     return {
         "model": chosen.model,
         "weights": Path(chosen.weights).name if chosen.weights else None,
-        "dataset": f"{images.name} {images.split}",
+        "dataset": f"{images.name} {images.split} ({len(images)} images)",
         "data_fingerprint": fingerprint(images),
         "image_size": chosen.image_size,
         "batch": chosen.batch,
@@ -283,6 +299,8 @@ def write(out: Path, result: dict[str, Any]) -> str:
 - Overlap: the share of the kept channels that two sets agree on when {result["ratio"]:.0%} of each group are removed.
   Channels of equal score are kept in the order of their number, so that few distinct scores make for a large overlap.
 - Means over coupling groups, weighted by channels, and over pairs of sets; ± is the standard deviation over pairs.
+- Images for ρ ≥ {AGREED}: the smallest size measured that reaches it. DCODP's is the default number of calibration
+  images.
 - Distinct scores: of the largest sets, the share of a group's channels that differ in score.
 """
     for ending, content in {"json": json.dumps(result, indent=1) + "\n", "md": document}.items():

@@ -13,10 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from dcodp.compose import cells, register
-from dcodp.config import Config
+from dcodp.config import Config, to_dict
 from dcodp.errors import InputError
-from dcodp.identity import run_id
+from dcodp.identity import dense_key, run_id
 from dcodp.report.layouts import FOUND, TableLayout, load_layouts
+from dcodp.report.query import budget_name, criterion_name
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -51,8 +52,23 @@ def test_the_ablation_is_every_criterion_with_and_without_coupling_from_the_same
     found = configs("experiment=table4_ablation")
     grid = Counter((c.importance.name, c.interlayer) for c in found)
     names = ("slimming", "thinet", "hrank", "random", "dcodp")
-    assert grid == {(name, interlayer): 3 for name in names for interlayer in (False, True)}
-    assert {c.seed for c in found} == {0, 1, 2} and {c.ratio for c in found} == {0.5}
+    assert grid == {(name, interlayer): 6 for name in names for interlayer in (False, True)}
+    assert {(c.seed, c.target) for c in found} == {(s, t) for s in (0, 1, 2) for t in (None, "flops:0.25")}
+    assert {c.ratio for c in found} == {0.5}
+
+
+def test_the_ablations_of_other_data_are_the_same_grid():
+    def grid(name: str) -> list:
+        return [(c.importance.name, c.interlayer, bool(c.target), c.seed) for c in configs(f"experiment={name}")]
+
+    assert grid("ablation_shapes") == grid("ablation_coco") == grid("table4_ablation")
+    assert {(c.ratio, c.target) for c in configs("experiment=ablation_coco")} == {(0.1, None), (0.1, "flops:0.8")}
+
+
+def test_the_ways_to_join_layers_share_dense_nets_with_the_ablation():
+    ways, ablation = configs("experiment=aggregation_shapes"), configs("experiment=ablation_shapes")
+    assert {dense_key(c) for c in ways} <= {dense_key(c) for c in ablation}
+    assert {run_id(c) for c in ways if c.importance.aggregate == "sum"} <= {run_id(c) for c in ablation}
 
 
 def test_the_curve_goes_from_10_to_70_percent_and_shares_cells_with_table_1():
@@ -103,9 +119,10 @@ def test_every_table_and_figure_is_filled_by_the_command_it_names(layout):
 
 
 def _fields(c: Config) -> dict:
-    names = {"model": c.model.name, "dataset": c.dataset.name, "importance": c.importance.name}
+    names = {"model": c.model.name, "dataset": c.dataset.name, "importance": criterion_name(to_dict(c))}
     rest = {key: getattr(c, key) for key in ("interlayer", "compensate", "scope", "ratio")}
-    return {**names, **rest, "target": c.target or ""}
+    budget = {"target": c.target or "", "budget": budget_name(c.target or "", c.ratio)}
+    return {**names, **rest, **budget, "aggregate": c.importance.aggregate}
 
 
 @pytest.mark.parametrize("typed", [[], ["ratio=0.5", "model=yolov8n"], ["seed=3,4", "paths.data=x", "ratio=0.1"]])
@@ -134,7 +151,7 @@ def test_hydra_launches_the_same_cells(tmp_path):
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
     launched = [json.loads(line[5:]) for line in told.stdout.splitlines() if line.startswith("cell ")]
-    assert launched == [run_id(config) for config in configs(*overrides)] and len(launched) == 10
+    assert launched == [run_id(config) for config in configs(*overrides)] and len(launched) == 20
 
 
 def test_a_sweep_needs_the_flag(tmp_path):

@@ -56,7 +56,7 @@ class ImportanceConfig:
     """Which score, on how much calibration data."""
 
     name: str = "dcodp"
-    images: int = 64  # calibration images, drawn from the training split
+    images: int = 128  # calibration images, drawn from the training split; why so many: results/calibration.md
     batch: int = 8
     aggregate: str = "sum"  # sum | mean | max over the layers of a group | consumer: of what its consumers read
     locations: int = 10  # thinet, lasso: sampled output positions per image and consumer

@@ -81,6 +81,16 @@ def test_a_target_is_not_a_ratio(cell):
     assert select(frame, {"ratio": 0.5}).empty
 
 
+def test_how_layers_are_joined_is_part_of_the_method(cell):
+    ways = [cell(run_id=way) for way in ("sum", "max", "consumer")]
+    for record in ways:
+        record.config["importance"]["aggregate"] = record.run_id
+    tuned = select(measurements(ways), {"stage": "finetuned"})
+    assert tuned["method"].tolist() == ["dcodp", "dcodp, max over layers", "dcodp, by consumers"]
+    assert tuned["setting"].nunique() == 1 and tuned["aggregate"].tolist() == ["sum", "max", "consumer"]
+    assert measurements(ways).query("stage == 'dense'")["method"].unique().tolist() == [""]
+
+
 def test_select(cell):
     frame = measurements([cell(ratio=r, seed=s) for r in (0.2, 0.5) for s in (0, 1)])
     assert set(select(frame, {"ratio": [0.2, 0.3], "seed": 1})["run_id"]) == {"yolov8n-voc2007-dcodp-0.2-1"}

@@ -77,7 +77,8 @@ def _points(rows: pd.DataFrame, metric: str) -> float | None:
 def nets(frame: pd.DataFrame, low: float = 0.01, high: float = 0.99, **where: Any) -> Iterator[Net]:
     """The fine-tuned nets with a channel ratio from `low` to `high`, per detector, setting and method; those with a
     target instead of a ratio where `target` names it (or several)."""
-    where = {"importance": "dcodp", "interlayer": True, "compensate": False, "scope": "local", "target": "", **where}
+    plain = {"aggregate": "sum", "interlayer": True, "compensate": False, "scope": "local", "target": ""}
+    where = {"importance": "dcodp", **plain, **where}
     later = select(frame.loc[frame["stage"] == "finetuned"], where)
     later = later.loc[(later["target"] != "") | later["ratio"].between(low, high)]
     dense = frame.loc[frame["stage"] == "dense"]

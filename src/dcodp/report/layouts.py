@@ -55,7 +55,8 @@ COLUMNS = {
 FORMATS = ("ap", "share", "millions", "giga", "ms", "count")
 HEADERS = {
     **{"model": "Detector", "dataset": "Data", "stage": "Stage", "method": "Method", "budget": "Ratio"},
-    **{"importance": "Importance", "interlayer": "Inter-layer coupling", "compensate": "Compensation"},
+    **{"importance": "Importance", "aggregate": "Score of a group", "interlayer": "Inter-layer coupling"},
+    "compensate": "Compensation",
     **{
         "ratio": "Ratio",
         "scope": "Scope",
@@ -81,6 +82,10 @@ LABELS: dict[str, dict[Any, str]] = {
         **{"dcodp": "DCODP", "dcodp_greedy": "DCODP, greedy", "chip": "CHIP", "rank": "CP by rank", "hrank": "HRank"},
         **{"slimming": "Slimming", "thinet": "ThiNet", "lasso": "LASSO", "taylor": "Taylor", "random": "Random"},
         **{"l1": "L1", "l2": "L2", "fpgm": "FPGM", "lamp": "LAMP"},
+    },
+    "aggregate": {
+        **{name: f"{name} over its layers" for name in ("sum", "mean", "max")},
+        "consumer": "of what its consumers read",
     },
     "interlayer": {True: "yes", False: "no"},
     "compensate": {True: "yes", False: "no"},
@@ -189,9 +194,9 @@ def _layout(path: Path) -> Layout:
 
 def _table(options: dict[str, Any]) -> TableLayout:
     rows = {key: tuple(values) for key, values in options["rows"].items()}
-    where = _where(options, {"compensate": False, "scope": "local", "target": ""}, rows)
+    where = _where(options, {"aggregate": "sum", "compensate": False, "scope": "local", "target": ""}, rows)
     for key in ("model", "dataset", "importance", "interlayer", "ratio"):
-        if key not in rows and key not in where and not (key == "ratio" and (where.get("target") or "target" in rows)):
+        if key not in rows and key not in where and not (key == "ratio" and _budgets_given(rows, where)):
             raise InputError(f"say which {key}, under rows or where, or unlike records end up in one cell")
     columns = tuple(itertools.chain.from_iterable(_columns(entry) for entry in options["columns"]))
     stage = options.get("stage", "finetuned")
@@ -203,8 +208,14 @@ def _table(options: dict[str, Any]) -> TableLayout:
     )
 
 
+def _budgets_given(rows: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether something else than a ratio says how much is removed."""
+    return bool(where.get("target") or where.get("budget") or "target" in rows or "budget" in rows)
+
+
 def _where(options: dict[str, Any], defaults: dict[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
-    where = {key: value for key, value in defaults.items() if key not in rows} | options.get("where", {})
+    given = {*rows, *(("target",) if "budget" in rows else ())}  # a budget says which target, or that there is none
+    where = {key: value for key, value in defaults.items() if key not in given} | options.get("where", {})
     for key in (*where, *rows):
         _known("field", key, FIELDS)
     return where

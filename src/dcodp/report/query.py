@@ -1,7 +1,7 @@
 """Records → rows: one per run and measured stage, and means over seeds. Pure functions, no files.
 
 Rows that may be averaged share their *setting* (everything semantic but method and seed) and their *method*
-(importance, coupling, compensation, scope, ratio or target); a dense net has no method and shares its *base* (the
+(importance and its aggregate, coupling, compensation, scope, ratio or target); a dense net has no method and shares its *base* (the
 setting less what comes after training).
 """
 
@@ -21,7 +21,7 @@ from dcodp.config import NOT_SEMANTIC, digest
 from dcodp.errors import InputError
 from dcodp.records import STAGES, Record
 
-METHOD = ("importance", "interlayer", "compensate", "scope", "target", "ratio")
+METHOD = ("importance", "aggregate", "interlayer", "compensate", "scope", "target", "ratio")
 AVERAGE_PRECISION = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large")
 COUNTS = ("parameters", "flops")
 # How a criterion asks for the dense net to be trained, as conf/importance/NAME.yaml has it. That is part of the method:
@@ -82,6 +82,7 @@ def identity(config: Mapping[str, Any], dense: bool = False) -> dict[str, Any]:
     model, dataset, importance = (_part(config, key) for key in ("model", "dataset", "importance"))
     method = {
         "importance": criterion_name(config),
+        "aggregate": str(importance.get("aggregate") or "sum"),
         "interlayer": bool(config.get("interlayer", True)),
         "compensate": bool(config.get("compensate", False)),
         "scope": str(config.get("scope") or "local"),
@@ -90,7 +91,7 @@ def identity(config: Mapping[str, Any], dense: bool = False) -> dict[str, Any]:
     }
     if method["target"]:
         method["ratio"] = math.nan  # the target decides
-    none = {"importance": "", "interlayer": False, "compensate": False, "scope": "", "target": "", "ratio": 0.0}
+    none = {**dict.fromkeys(METHOD, ""), "interlayer": False, "compensate": False, "ratio": 0.0}
     return {
         "model": str(model.get("name", "?")),
         "family": str(model.get("family", "?")),
@@ -117,8 +118,9 @@ def _sparsity(config: Mapping[str, Any]) -> float:
 
 
 def method_name(method: Mapping[str, Any]) -> str:
-    """{"importance": "l1", "interlayer": False, "scope": "global", …} → "l1, uncoupled, global"."""
+    """{"importance": "l1", "aggregate": "max", "interlayer": False, …} → "l1, max over layers, uncoupled"."""
     marks = (
+        {"sum": "", "consumer": "by consumers"}.get(method["aggregate"], f"{method['aggregate']} over layers"),
         "" if method["interlayer"] else "uncoupled",
         "global" if method["scope"] == "global" else "",
         "compensated" if method["compensate"] else "",
@@ -156,7 +158,7 @@ def _settings(record: Record, dense: bool) -> dict[str, Any]:
 def _semantic(record: Record) -> dict[str, Any]:
     """The configuration less method, seeds and what never changes a result; weights by name and fingerprint."""
     tree = copy.deepcopy(record.config)
-    for key in (*NOT_SEMANTIC, "seed", "importance.seed", "importance.name", *METHOD[1:]):
+    for key in (*NOT_SEMANTIC, "seed", "importance.seed", "importance.name", "importance.aggregate", *METHOD[2:]):
         *parents, last = key.split(".")
         node: Any = tree
         for parent in parents:
