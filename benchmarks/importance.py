@@ -7,7 +7,8 @@ The images are generated ones. Without weights, batch norms are set so that sign
 `--repeats` measurements counts, each from the first image to the last score, after a warm-up of one image. Memory is
 the highest resident size (on a GPU: allocated memory) reached meanwhile.
 
-CHIP as published, on the same maps and machine, is extrapolated per image from measured parts:
+CHIP as published, on random maps of the same sizes as the convolutions' and on the same machine, is extrapolated per
+image from measured parts:
 
 decompositions   C + 1 float32 singular value decompositions of each layer's C × hw map: the definition, nothing else.
                  Some are measured for each size that occurs; the smallest layer is also computed in full, as a check
@@ -58,9 +59,10 @@ COPIED = 64 * 2**20  # bytes copied at a time when measuring; the whole batch is
 Shape = tuple[int, int, int]  # channels, height, width of a map
 Row = dict[str, Any]
 ABOUT = """Generated images. The fastest run counts, from the first image to the last score. Memory is the process's
-peak (on a GPU: what was allocated). The second table puts DCODP beside CHIP's published way, on the same maps:
-its definition takes C + 1 singular value decompositions of every C × hw map; its code also copies the batch of 128
-images for every channel of every image, and runs the images through the net once for every layer."""
+peak (on a GPU: what was allocated). The second table puts DCODP beside CHIP's published way, on random
+maps of the same sizes as the convolutions': its definition takes C + 1 singular value decompositions of every C × hw
+map; its code also copies the batch of 128 images for every channel of every image, and runs the images through the net
+once for every layer."""
 
 # --- the nets and their images ---
 
@@ -162,11 +164,12 @@ def run_all(batches: list[Batch], forward: Callable[[Batch], object]) -> float:
 
 
 def map_shapes(detector: Detector, graph: CouplingGraph, batch: Batch, device: str) -> dict[Shape, int]:
-    """The sizes of the maps that DCODP looks at in one image, and how often each occurs."""
+    """The sizes of the convolutions' maps that DCODP looks at in one image, and how often each occurs."""
     found: Counter[Shape] = Counter()
 
     def count(_: str, maps: Tensor) -> None:
-        found[maps.size(1), maps.size(2), maps.size(3)] += 1
+        if maps.size(3) > 1:  # linear layers are none of CHIP's
+            found[maps.size(1), maps.size(2), maps.size(3)] += 1
 
     weights = {site.tensor for group in graph.groups for site in group.sites if site.role == "out"}
     watch = Watch(detector.network, weights, count)

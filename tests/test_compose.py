@@ -11,7 +11,9 @@ from dcodp.identity import dense_key, run_id, scores_key
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(p for p in CONF.rglob("*.yaml") if p.parent != CONF)  # those of the groups
-SINGLE = ("model=yolov8n", "ratio=0.5", "seed=0", "importance=l1", "interlayer=true")  # of an experiment's cells
+# one of an experiment's cells
+SINGLE = ("model=yolov8n", "ratio=0.5", "target=null", "seed=0", "importance=l1", "importance.aggregate=sum",
+          "interlayer=true")  # fmt: skip
 register()
 
 
@@ -71,11 +73,16 @@ def test_a_sweep_expands_to_its_cells():
         ("wandb.mode=loud", "wandb.mode=loud is not known; use one of offline, online, disabled"),
         ("ratio=0.2,1.5", "ratio=1.5 is out of range"),
         ("compensate=true", "compensate"),
+        (
+            "importance=thinet importance.aggregate=max",
+            "importance.aggregate=max means nothing to thinet; use one of sum",
+        ),
+        ("importance=dcodp_greedy scope=global", "scope=global means nothing to dcodp_greedy, which only orders"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_key(override, message):
     with pytest.raises(InputError, match=message) as caught:
-        cells(CONF, [override])
+        cells(CONF, override.split(" "))
     assert "\n" not in str(caught.value)
 
 

@@ -195,6 +195,49 @@ def test_a_target_takes_the_place_of_the_ratio(cell, overrides):
     assert record.run_id == run_cell(configured(folder.parents[2], *overrides, "ratio=0.3")).run_id
 
 
+def test_thinet_refits_the_next_layers(cell):
+    config, _, folder = cell
+    record = run_cell(configured(folder.parents[2], "importance=thinet", "finetune.epochs=0"))
+    found = folder.parent / record.run_id
+    detector, _ = build(config.model, tuple("abcdefgh"))
+    small = dcodp.load(detector.network, found / "model.safetensors").state_dict()
+    (dense,) = (folder.parents[1] / "cache" / "dense").glob("*/best.safetensors")
+    stored, _ = load_tensors(dense)
+    detector.network.load_state_dict(stored)
+    sliced = dcodp.prune(detector.network, dcodp.PrunePlan.from_json(found / "plan.json")).state_dict()
+    changed = {name for name in small if not torch.equal(small[name], sliced[name])}
+    assert changed and all(name.endswith("weight") and small[name].dim() == 4 for name in changed)
+    scales = small["model.1.conv.weight"] / sliced["model.1.conv.weight"]  # one factor per input channel
+    torch.testing.assert_close(scales, scales[:1, :, :1, :1].expand_as(scales))
+
+
+def test_slimming_trains_a_net_of_its_own_and_the_record_says_what_it_left_alone(tmp_path):
+    small = ("importance=slimming", "finetune.epochs=0", "train.epochs=1")
+    sparse = run_cell(configured(tmp_path, *small))
+    (row,) = (tmp_path / "results/runs" / sparse.run_id / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(row)["loss_extra"] > 0 and "sparsity penalty" not in " ".join(sparse.notes)
+
+    small = (*small[:2], "train.epochs=0", "model=faster_rcnn_tiny_test")
+    never = run_cell(configured(tmp_path, *small))
+    assert "not trained with its sparsity penalty" in " ".join(never.notes)
+    assert "groups have no score by slimming and were left unpruned" in " ".join(never.notes)
+    assert 0 < never.provenance["pruning"]["channels_removed"] < 0.5
+
+
+def test_scores_that_are_all_alike_are_reported(cell):
+    _, _, folder = cell
+    record = run_cell(configured(folder.parents[2], "importance=rank", "finetune.epochs=0"))
+    (note,) = [note for note in record.notes if note.startswith("rank scores all channels alike in")]
+    assert "so the later ones went: " in note
+
+
+def test_an_importance_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
+    config = configured(tmp_path, "importance.name=nose")
+    with pytest.raises(InputError, match="importance=nose is not known"):
+        run_cell(config)
+    assert not (tmp_path / "results").exists()
+
+
 def test_two_cells_at_once_compute_the_dense_net_once(tmp_path):
     places = [f"paths.data={tmp_path / 'data'}", f"paths.results={tmp_path / 'results'}", "wandb.mode=disabled"]
     command = [sys.executable, str(ROOT / "run.py"), *SMALL, *places, "train.epochs=1", "finetune.epochs=0"]

@@ -35,6 +35,11 @@ def to_config(composed: DictConfig) -> Config:
     for key in ("weights", "backbone_weights"):
         setattr(config.model, key, _weights_file(config.model.name, f"model.{key}", getattr(config.model, key)))
     validate(config)
+    if config.importance.aggregate != "sum" or config.scope != "local":  # criteria need torch: only where it matters
+        from dcodp.importance import criterion
+        from dcodp.importance.criterion import check
+
+        check(config.importance.name, criterion(config.importance.name), config.importance.aggregate, config.scope)
     return config
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from dcodp.errors import InputError
 from dcodp.evaluation.evaluate import Predictions, evaluate, fitness, load_predictions, predict, save_predictions
 from dcodp.graph import CouplingGraph, trace
 from dcodp.identity import dense_key, run_id, scores_key
+from dcodp.importance.criteria import criterion
+from dcodp.importance.criterion import check
 from dcodp.importance.rescale import rescale
 from dcodp.importance.score import observe
 from dcodp.importance.slimming import prunable_scales, sparsity_penalty
@@ -60,6 +63,7 @@ from dcodp.tracking import Mirror
 
 log = logging.getLogger(__name__)
 CONTRIBUTIONS = "contributions.safetensors"  # beside the scores, of criteria that rescale the consumers
+SAVE_EVERY = 5.0  # seconds of scoring that an interruption may cost; sums can be large
 
 
 @dataclass
@@ -85,6 +89,7 @@ class Cell:
 
 def run_cell(config: Config) -> Record:
     """Compute a cell, or return its record if it is there. Raises InputError for input that cannot be used."""
+    check(config.importance.name, criterion(config.importance.name), config.importance.aggregate, config.scope)
     folder = run_folder(Path(config.paths.results), run_id(config))
     if is_done(folder):
         log.info("%s is there already", folder.run_id)
@@ -220,8 +225,21 @@ def _observe(cell: Cell, detector: Detector, statistics: Statistics, partial: Pa
         track(batches, f"scoring {settings.name}", total),
         lambda batch: detector.predict(batch.images.to(cell.device), DecodeSettings(confidence=0.5)),
         lambda batch: detector.loss(batch.to(cell.device))[0],
-        lambda s: save_tensors(s.sums, partial, {"batches": str(s.batches)}),
+        _at_most_every(SAVE_EVERY, lambda s: save_tensors(s.sums, partial, {"batches": str(s.batches)})),
     )
+
+
+def _at_most_every(seconds: float, action: Callable[[Statistics], None]) -> Callable[[Statistics], None]:
+    """`action`, passed over where the last was less than so many seconds ago."""
+    last = -seconds
+
+    def act(statistics: Statistics) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            action(statistics)
+            last = time.monotonic()
+
+    return act
 
 
 def _rescale_consumers(cell: Cell, small: Detector, plan: PrunePlan, graph: CouplingGraph) -> None:
@@ -237,6 +255,7 @@ def pruning_plan(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor]) ->
     plan = select(
         graph, scores, config.ratio,
         round_to=config.round_to, interlayer=config.interlayer, scope=config.scope, target=config.target,
+        comparable=criterion(config.importance.name).scale == "net",
     )  # fmt: skip
     plan.to_json(cell.folder.plan)
     return plan
@@ -274,7 +293,7 @@ def _evaluation(
 
 
 def _resumed_record(folder: RunFolder, config: Config) -> Record:
-    """A fresh record, with the wall times and notes of an interrupted attempt carried on."""
+    """A fresh record, with the wall times of an interrupted attempt carried on."""
     record = Record(folder.run_id, config=to_dict(config))
     with contextlib.suppress(InputError):
         if folder.record.exists():
@@ -306,9 +325,15 @@ def _say_what_was_pruned(record: Record, graph: CouplingGraph, scores: dict[str,
         "layers_frozen": {f.layer: f.reason for f in graph.frozen},
         "coupling": {g.name: {"channels": g.channels, "layers": list(g.layers)} for g in graph.groups},
     }
+    name = record.config["importance"]["name"]
     unscored = [g.name for g in graph.groups if g.name not in scores]
     if unscored:
-        record.notes.append(f"{len(unscored)} groups have no score and were left unpruned: {', '.join(unscored)}")
+        why = f"{len(unscored)} groups have no score by {name} and were left unpruned"
+        record.notes.append(f"{why}: {', '.join(unscored)}")
+    alike = [group for group, values in scores.items() if len(values) > 1 and bool((values == values[0]).all())]
+    if alike:
+        what = f"{name} scores all channels alike in {len(alike)} of {len(graph.groups)} groups"
+        record.notes.append(f"{what}, so the later ones went: {', '.join(alike)}")
 
 
 def _say_if_never_sparse(record: Record, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The default number of calibration images is what results/calibration.json says is enough for the default criterion."""
+"""The default number of calibration images is what results/calibration.json finds enough for the default criterion."""
 
 import json
 from pathlib import Path

@@ -7,6 +7,18 @@ from torch import nn
 from dcodp.importance.observe import Read, Watch
 
 
+class Swish(nn.Module):
+    """Reads its input twice."""
+
+    def forward(self, x):
+        return x * torch.sigmoid(x)
+
+
+class HandMadeHardSwish(nn.Module):
+    def forward(self, x):
+        return x * nn.functional.relu6(x + 3) / 6
+
+
 def watched(network: nn.Module, *inputs: torch.Tensor) -> tuple[list[tuple[str, torch.Tensor]], list[Read]]:
     weights = [name for name, _ in network.named_parameters() if name.endswith("weight")]
     maps, reads = [], []
@@ -30,7 +42,11 @@ def test_maps_come_after_the_activation(network):
     assert torch.equal(seen["fc.weight"][0, :, :, 0].T, network(images))
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.SiLU(inplace=True), nn.Hardswish(), nn.PReLU(4)])
+@pytest.mark.parametrize(
+    "activation",
+    [nn.ReLU(inplace=True), nn.SiLU(inplace=True), nn.Hardswish(), nn.PReLU(4), Swish(), HandMadeHardSwish()],
+    ids=lambda module: type(module).__name__,
+)
 def test_activations_are_followed(activation):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), activation, nn.MaxPool2d(2), nn.Conv2d(4, 2, 1))
     images = torch.randn(1, 3, 8, 8)

@@ -207,32 +207,58 @@ def test_greedy_joins_the_maps_of_all_layers(network, graph, batches):
     assert found["stem"][greedy_removal_order(together)].tolist() == list(range(6))
 
 
-def with_copies() -> tuple[nn.Sequential, list[int]]:
-    """Channels 2, 5, 11 and 17 of the first layer are the same, and weak."""
-    network, copies = nn.Sequential(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.Conv2d(20, 4, 3)).double(), [2, 5, 11, 17]
+FAMILIES = ([2, 5, 11], [3, 8, 17])  # in each, three copies of one channel
+
+
+def with_copies() -> nn.Sequential:
+    """Two families of copies in the first layer, the first weaker: each copy is expendable while another stays."""
+    network = nn.Sequential(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.Conv2d(20, 4, 3)).double()
     with torch.no_grad():
-        network[0].weight[copies] = 0.3 * network[0].weight[2].clone()
-        network[0].bias[copies] = 0.05
-    return network, copies
+        for copies, strength in zip(FAMILIES, (0.8, 1.0), strict=True):
+            network[0].weight[copies] = strength * network[0].weight[copies[0]].clone()
+            network[0].bias[copies] = 0.05
+    return network
 
 
-def test_greedy_removes_copies_only_where_one_shot_removes_them_all():
-    network, copies = with_copies()
-    inputs = torch.randn(4, 3, 12, 12, dtype=torch.float64)
+def best_outputs(network: nn.Sequential, kept: list[int], inputs: torch.Tensor) -> torch.Tensor:
+    """The outputs when the second layer's weights on the kept channels are fitted to the dense outputs."""
+    maps, wanted = network[:2](inputs), network(inputs)
+    columns = torch.nn.functional.unfold(maps[:, kept], 3).transpose(1, 2).flatten(0, 1)  # [positions, kept · 9]
+    columns = torch.cat([columns, torch.ones(len(columns), 1)], 1)
+    target = wanted.flatten(2).transpose(1, 2).flatten(0, 1)
+    fitted = columns @ torch.linalg.lstsq(columns, target, driver="gelsd").solution
+    return fitted.unflatten(0, (len(inputs), -1)).transpose(1, 2).reshape(wanted.shape)
+
+
+def test_greedy_removes_copies_only_where_one_shot_removes_a_channel_with_all_its_copies():
+    torch.manual_seed(1)
+    network, inputs = with_copies(), torch.randn(4, 3, 12, 12, dtype=torch.float64)
     graph = dcodp.trace(network, inputs)
     scores = dcodp.score(network, graph, ["dcodp", "dcodp_greedy"], [(inputs,)])
-    removed = {}
-    for name, found in scores.items():
-        plan = dcodp.select(graph, found, ratio=4 / 20 if name == "dcodp" else 3 / 20)
-        removed[name] = set(range(20)) - set(plan.groups["0"])
-    assert removed["dcodp"] == set(copies), "one-shot loses the channel with all its copies"
-    assert removed["dcodp_greedy"] < set(copies) and len(removed["dcodp_greedy"]) == 3
+    plans = {name: dcodp.select(graph, found, ratio=4 / 20) for name, found in scores.items()}
+    removed = {name: set(range(20)) - set(plan.groups["0"]) for name, plan in plans.items()}
+    assert removed["dcodp"] >= set(FAMILIES[0]), "one-shot: nothing of the weaker family is left"
+    assert [len(removed["dcodp_greedy"] & set(family)) for family in FAMILIES] == [2, 2], "greedy: one of each stays"
 
-    small = dcodp.prune(network, plan)
-    survivor = next(c for c in copies if c not in removed["dcodp_greedy"])
+    kept = plans["dcodp_greedy"].groups["0"]
+    small = dcodp.prune(network, plans["dcodp_greedy"])
     with torch.no_grad():  # compensation of the sum: the survivor takes over the weights of its copies
-        small[2].weight[:, plan.groups["0"].index(survivor)] = network[2].weight[:, copies].sum(1)
-    torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-12, atol=1e-12)
+        for family in FAMILIES:
+            (survivor,) = set(family) & set(kept)
+            small[2].weight[:, kept.index(survivor)] = network[2].weight[:, family].sum(1)
+        torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-12, atol=1e-12)
+        lost = (best_outputs(network, plans["dcodp"].groups["0"], inputs) - network(inputs)).abs().max()
+        fitted = (best_outputs(network, kept, inputs) - network(inputs)).abs().max()
+    assert fitted < 1e-9 < 1e-3 < lost, "no weights of the next layer make up for what one-shot removed"
+
+
+def test_linear_layers_have_no_rank(network, graph, batches):
+    found = dcodp.score(network, graph, ["hrank", "dcodp"], batches)
+    linear = {
+        g.name for g in graph.groups if all(isinstance(network.get_submodule(name), nn.Linear) for name in g.layers)
+    }
+    convolved = {g.name for g in graph.groups} - linear
+    assert set(found["hrank"]) == convolved and set(found["dcodp"]) == convolved | linear
 
 
 @pytest.mark.parametrize(
@@ -241,7 +267,8 @@ def test_greedy_removes_copies_only_where_one_shot_removes_them_all():
         ("dcodp", {}, "importance=dcodp looks at maps; give calibration batches"),
         ("thinet", {}, "importance=thinet looks at consumer inputs"),
         ("taylor", {"batches": [()]}, "importance=taylor needs gradients; give a loss"),
-        ("dcodp_greedy", {"aggregate": "max"}, "aggregate=max means nothing to dcodp_greedy"),
+        ("dcodp_greedy", {"aggregate": "max"}, "aggregate=max means nothing to dcodp_greedy; use one of sum, consumer"),
+        ("thinet", {"aggregate": "mean"}, "aggregate=mean means nothing to thinet; use one of sum"),
         ("slimming", {"aggregate": "consumer"}, "aggregate=consumer means nothing to slimming"),
         ("l1", {"aggregate": "median"}, "aggregate=median is not known; use one of sum, mean, max, consumer"),
         ("l0", {}, "importance=l0 is not known"),

@@ -113,3 +113,17 @@ def test_what_cannot_be_is_refused(traced, options, message):
     _, graph, scores = traced
     with pytest.raises(dcodp.InputError, match=message):
         dcodp.select(graph, scores, **options)
+
+
+def test_comparable_scores_meet_one_threshold_as_they_are(traced):
+    _, graph, scores = traced
+    settings = {"ratio": 0.3, "scope": "global"}
+    kept = dcodp.select(graph, scores, **settings, comparable=True).groups
+    free = [g.name for g in graph.groups if len(kept[g.name]) > 1]  # of the others the last channel had to stay
+    lowest_kept = min(scores[name][kept[name]].min() for name in free)
+    removed = {name: torch.ones(len(scores[name]), dtype=torch.bool) for name in free}
+    for name in free:
+        removed[name][kept[name]] = False
+    highest_removed = max(scores[name][removed[name]].max() for name in free if removed[name].any())
+    assert highest_removed < lowest_kept
+    assert kept != dcodp.select(graph, scores, **settings).groups

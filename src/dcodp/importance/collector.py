@@ -22,8 +22,6 @@ from dcodp.graph import CouplingGraph, Group, Site
 from dcodp.importance.criterion import Criterion
 from dcodp.importance.observe import Read
 
-AGGREGATES = ("sum", "mean", "max", "consumer")
-
 
 @dataclass(frozen=True, eq=False)
 class Setting:

@@ -11,10 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dcodp.errors import InputError
 from dcodp.graph import Group, Site
 from dcodp.importance.collector import (
-    AGGREGATES,
     Collector,
     Setting,
     group_maps,
@@ -32,6 +30,7 @@ from dcodp.importance.criterion import (
     MapCriterion,
     ScaleCriterion,
     WeightCriterion,
+    check,
 )
 from dcodp.importance.nuclear import gram
 from dcodp.importance.observe import Read
@@ -82,19 +81,21 @@ class Scales(Collector):
 class Maps(Collector):
     """The mean over images of a score of each layer's maps."""
 
-    def __init__(self, setting: Setting, per_image: Callable[[Tensor], Tensor]):
+    def __init__(self, setting: Setting, criterion: MapCriterion):
         super().__init__(setting)
-        self.per_image = per_image
+        self.criterion = criterion
         self.produced = setting.sites("out")
 
     def on_map(self, name: str, maps: Tensor) -> None:
-        self.add(name, with_count(self.per_image(maps)))
+        if _seen(self.criterion, maps):
+            self.add(name, with_count(self.criterion.per_image(maps)))
 
     def group_scores(self, criterion: Criterion, group: Group) -> Tensor | None:
         return self.join(group, "out", self._scores)
 
     def _scores(self, site: Site) -> Tensor | None:
-        """None where the layer never ran, or its weight's dimension is not its channels (grouped transposed)."""
+        """None where the layer never ran, has no planar maps, or its weight's dimension is not its channels (grouped
+        transposed)."""
         mean = mean_of(self.sums.get(site.tensor))
         return mean if mean is not None and len(mean) == self.setting.graph.shapes[site.tensor][site.dim] else None
 
@@ -102,20 +103,25 @@ class Maps(Collector):
 class ReadMaps(Collector):
     """The same of the maps that consumers read, restricted to the group's channels; aggregate=consumer."""
 
-    def __init__(self, setting: Setting, per_image: Callable[[Tensor], Tensor]):
+    def __init__(self, setting: Setting, criterion: MapCriterion):
         super().__init__(setting)
-        self.per_image = per_image
+        self.criterion = criterion
         self.read = setting.sites("in")
 
     def on_read(self, read: Read) -> None:
-        for group, site in self.read[read.name]:
-            scores = self.per_image(group_maps(read.maps, site))
+        for group, site in self.read[read.name] if _seen(self.criterion, read.maps) else ():
+            scores = self.criterion.per_image(group_maps(read.maps, site))
             self.add(reading(group, read.name), with_count(scores))
 
     def group_scores(self, criterion: Criterion, group: Group) -> Tensor | None:
         means = [mean_of(self.sums.get(reading(group, site.tensor))) for site in group.sites if site.role == "in"]
         known = [mean for mean in means if mean is not None]
         return torch.stack(known).mean(0).cpu() if known else None
+
+
+def _seen(criterion: MapCriterion, maps: Tensor) -> bool:
+    """Whether the criterion says anything about maps [B, C, H, W]."""
+    return not criterion.planar or min(maps.shape[2:]) > 1
 
 
 class Grams(Collector):
@@ -208,16 +214,10 @@ def collector_for(name: str, criterion: Criterion, setting: Setting) -> tuple[ob
 
     Criteria with the same identity share one. Raises InputError where `aggregate` means nothing to the criterion.
     """
-    if setting.aggregate not in AGGREGATES:
-        raise InputError(f"importance.aggregate={setting.aggregate} is not known; use one of {', '.join(AGGREGATES)}")
-    consumer = setting.aggregate == "consumer"
-    if setting.aggregate == "max" and isinstance(criterion, GramCriterion | ContributionCriterion):
-        raise InputError(f"importance.aggregate=max means nothing to {name}, which joins a group's layers; use sum")
-    if consumer and isinstance(criterion, ScaleCriterion):
-        raise InputError(f"importance.aggregate=consumer means nothing to {name}: consumers have no scale; use sum")
+    check(name, criterion, setting.aggregate)
     if isinstance(criterion, MapCriterion):
-        kind = ReadMaps if consumer else Maps
-        return criterion.per_image, lambda: kind(setting, criterion.per_image)
+        kind = ReadMaps if setting.aggregate == "consumer" else Maps
+        return (criterion.per_image, criterion.planar), lambda: kind(setting, criterion)
     if isinstance(criterion, GradientCriterion):
         return criterion.score, lambda: Gradients(setting, criterion.score)
     kinds = {GramCriterion: Grams, ContributionCriterion: Contributions, ScaleCriterion: Scales}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,7 @@ class _Following:
     name: str
     tensor: Tensor
     convolved: bool  # channels are dimension 1, else the last
+    before: tuple[ref[Tensor], ...] = ()  # what it was on the way, as far as x · sigmoid(x) can read it again
 
 
 class Watch(TorchDispatchMode):
@@ -103,8 +105,8 @@ class Watch(TorchDispatchMode):
         if first is None:
             return out
         if continues:
-            self.pending.pop(id(followed[0].tensor), None)
-            self.pending[id(first)] = _Following(followed[0].name, first, followed[0].convolved)
+            past = self.pending.pop(id(followed[0].tensor))
+            self.pending[id(first)] = _Following(past.name, first, past.convolved, (*past.before, ref(past.tensor)))
         self._apply(name, args, tensors, first)
         return out
 
@@ -143,13 +145,15 @@ class Watch(TorchDispatchMode):
 
 
 def _continues(func: Any, name: str, following: _Following, tensors: list[Tensor]) -> bool:
-    """Whether the operation only normalises, activates or reshapes: all its other operands are per-channel."""
+    """Whether the operation only normalises, activates or reshapes: its other operands are per-channel, or what the
+    result was on its way."""
     if name in VIEWS:
         return not following.convolved or name not in ("view", "_unsafe_view", "reshape", "t")
     if name in NORMS:
         return True
     channels = following.tensor.size(1 if following.convolved else -1)
-    per_channel = all(t is following.tensor or t.numel() <= channels for t in tensors)
+    own = {id(following.tensor), *(id(t) for past in following.before if (t := past()) is not None)}
+    per_channel = all(id(t) in own or t.numel() <= channels for t in tensors)
     return per_channel and (torch.Tag.pointwise in func.tags or name in UNTAGGED)
 
 

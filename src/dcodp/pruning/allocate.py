@@ -32,14 +32,15 @@ def local_counts(
 class Ranking:
     """All channels of all groups in one order, lowest score first.
 
-    Scores of different groups are on different scales. Each is divided by the root mean square of its group's scores
-    (Molchanov et al., arXiv 1611.06440, section 2.2, there without the mean over the group's size), so that a group
-    is pruned more where it has channels far below its own average, however large its scores are.
+    Scores of different groups are on different scales. Unless `comparable` says otherwise, each is divided by the root
+    mean square of its group's scores (Molchanov et al., arXiv 1611.06440, section 2.2, there without the mean over the
+    group's size), so that a group is pruned more where it has channels far below its own average, however large its
+    scores are.
     """
 
-    def __init__(self, groups: Sequence[Group], scores: Mapping[str, Tensor]):
+    def __init__(self, groups: Sequence[Group], scores: Mapping[str, Tensor], comparable: bool = False):
         self.groups = groups
-        self.values = {g.name: normalised(scores[g.name]) for g in groups}
+        self.values = {g.name: normalised(scores[g.name], comparable) for g in groups}
         every = np.concatenate([self.values[g.name] for g in groups]) if groups else np.zeros(0)
         ranks = np.empty(len(every), np.int64)
         ranks[np.argsort(every, kind="stable")] = np.arange(len(every))
@@ -60,9 +61,11 @@ class Ranking:
         return float(np.sort(self.values[group.name])[group.channels - count])
 
 
-def normalised(scores: Tensor) -> np.ndarray:
-    """scores [channels] / √(mean of their squares), float64."""
+def normalised(scores: Tensor, comparable: bool = False) -> np.ndarray:
+    """scores [channels] / √(mean of their squares), float64; as they are where they are comparable already."""
     values = scores.detach().double().cpu().numpy()
+    if comparable:
+        return values
     finite = values[np.isfinite(values)]
     scale = float(np.sqrt(np.mean(finite**2))) if len(finite) else 0.0
     return values / scale if scale > 0 else values

@@ -30,14 +30,16 @@ def select(
     interlayer: bool = True,
     scope: str = "local",
     target: str | None = None,
+    comparable: bool = False,
 ) -> PrunePlan:
     """Remove the lowest-scored channels of the coupling groups.
 
     `scores[group.name]` is a tensor [channels]; a group without scores is left alone. `scope="local"` removes `ratio`
     of the channels of every group (the paper's local pruning, Eq. 11); ratios may be given per group (name patterns →
     ratios). `scope="global"` removes the lowest `ratio` of all channels together, after `allocate.Ranking` has put the
-    groups on one scale. `target` ("flops:0.5", "parameters:0.5": the share to keep, frozen layers included) takes the
-    place of `ratio`: the ratio or threshold that meets it within 1 % of the dense net is found by counting.
+    groups on one scale, or as they are where scores of different groups are `comparable`. `target` ("flops:0.5",
+    "parameters:0.5": the share to keep, frozen layers included) takes the place of `ratio`: the ratio or threshold that
+    meets it within 1 % of the dense net is found by counting.
 
     At least `min_channels` channels stay, and kept channels are a multiple of `round_to` where the group is large
     enough. `ignore` are patterns (as in the shell) of layer or group names to leave alone; one that matches nothing is
@@ -56,12 +58,14 @@ def select(
     free = [g for g in graph.groups if g.name in scores and g.name not in left_alone and (interlayer or not g.coupled)]
     settings = {"ratio": dict(ratio) if isinstance(ratio, Mapping) else ratio, "round_to": round_to,
                 "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer, "scope": scope,
-                "target": target}  # fmt: skip
+                "target": target, "comparable": comparable}  # fmt: skip
     if target is None and scope == "local":
         counts = local_counts(free, ratios, round_to, min_channels)
     else:
         kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))  # type: ignore[arg-type]
-        counts, settings["kept_share"] = _budgeted(graph, free, scores, scope, kind, wanted, round_to, min_channels)
+        counts, settings["kept_share"] = _budgeted(
+            graph, free, scores, Ranking(free, scores, comparable), scope, kind, wanted, round_to, min_channels
+        )
         if target is not None:
             settings["ratio"] = None
     keep = {g.name: lowest_removed(scores[g.name], g.channels, counts[g.name]) for g in free}
@@ -72,6 +76,7 @@ def _budgeted(
     graph: CouplingGraph,
     free: Sequence[Group],
     scores: Mapping[str, Tensor],
+    ranking: Ranking,
     scope: str,
     kind: str,
     wanted: float,
@@ -79,7 +84,6 @@ def _budgeted(
     min_channels: int,
 ) -> tuple[Counts, float]:
     """Counts that leave `wanted` of the net's FLOPs, parameters or free channels, and the share that they leave."""
-    ranking = Ranking(free, scores)
     left = share_left(graph, kind, scores)
 
     def counts_at(ratio: float) -> Counts:

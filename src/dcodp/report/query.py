@@ -1,8 +1,8 @@
 """Records → rows: one per run and measured stage, and means over seeds. Pure functions, no files.
 
 Rows that may be averaged share their *setting* (everything semantic but method and seed) and their *method*
-(importance and its aggregate, coupling, compensation, scope, ratio or target); a dense net has no method and shares its *base* (the
-setting less what comes after training).
+(importance and its aggregate, coupling, compensation, scope, ratio or target); a dense net has no method and shares its
+*base* (the setting less what comes after training).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CHIP (Sui et al., NeurIPS 2021): channel independence, the very score that the paper's Eq. 10 takes over.
 
-Its authors prune layer by layer, which is this criterion with interlayer=false.
+Its authors prune layer by layer, which is this criterion with interlayer=false, and average over 640 images.
 """
 
 from dcodp.importance.criterion import MapCriterion

@@ -7,4 +7,4 @@ with all its duplicates. It works on the Gram matrix over all images, so one dep
 from dcodp.importance.criterion import GramCriterion, position_of_removal
 from dcodp.importance.greedy import greedy_removal_order
 
-CRITERION = GramCriterion(lambda gram: position_of_removal(greedy_removal_order(gram)))
+CRITERION = GramCriterion(lambda gram: position_of_removal(greedy_removal_order(gram)), scale="order")

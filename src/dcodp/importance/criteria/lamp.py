@@ -1,6 +1,9 @@
-"""LAMP (Lee et al., ICLR 2021) with filters in place of single weights."""
+"""LAMP (Lee et al., ICLR 2021) with filters in place of single weights.
+
+Made to be compared between layers (scope=global); within one layer it orders filters as their norms do.
+"""
 
 from dcodp.importance import weights
 from dcodp.importance.criterion import WeightCriterion
 
-CRITERION = WeightCriterion(lambda weight, _: weights.lamp(weight))
+CRITERION = WeightCriterion(lambda weight, _: weights.lamp(weight), scale="net")

@@ -1,9 +1,11 @@
 """Network Slimming (Liu et al., ICCV 2017): |γ| of the batch norms, after training with train.sparsity > 0.
 
-Groups without a trainable batch norm have no score and are left unpruned; frozen batch norms never were sparse.
+Groups without a trainable batch norm have no score and are left unpruned; frozen batch norms never were sparse, and
+of a group's layers only those with a batch norm count. The authors' threshold over all layers is scope=global, which
+compares |γ| as they are; scope=local takes the same share of every group, as the paper does.
 """
 
 from dcodp.importance import weights
 from dcodp.importance.criterion import ScaleCriterion
 
-CRITERION = ScaleCriterion(weights.batchnorm_scale)
+CRITERION = ScaleCriterion(weights.batchnorm_scale, scale="net")
