@@ -4,7 +4,7 @@
         [--criteria dcodp hrank …] [--weights PATH] [--threads N] [--device cuda] [--out results] [--again]
 
 The images are generated ones. Without weights, batch norms are set so that signals stay alive. The faster of
-`--repeats` measurements counts, each from the first image to the last score, after a warm-up of one image. Memory is
+`--repeats` measurements counts, each from the first image to the last score, after one image has been looked at. Memory is
 the highest resident size (on a GPU: allocated memory) reached meanwhile.
 
 CHIP as published, on random maps of the same sizes as the convolutions' and on the same machine, is extrapolated per
@@ -144,11 +144,16 @@ def fastest(work: Callable[[], float], repeats: int, device: str) -> Row:
 # --- ours ---
 
 
-def score(detector: Detector, graph: CouplingGraph, name: str, batches: list[Batch], device: str) -> float:
-    """Scores all groups; returns the seconds after the last image."""
+def observed(detector: Detector, graph: CouplingGraph, name: str, batches: list[Batch], device: str) -> Statistics:
     statistics = Statistics(detector.network, graph, [name])
     if statistics.needs_data:
         observe(statistics, batches, forward_of(detector, device), lambda b: detector.loss(b.to(device))[0])
+    return statistics
+
+
+def score(detector: Detector, graph: CouplingGraph, name: str, batches: list[Batch], device: str) -> float:
+    """Scores all groups; returns the seconds after the last image."""
+    statistics = observed(detector, graph, name, batches, device)
     start = time.perf_counter()
     statistics.group_scores(name)
     return time.perf_counter() - start
@@ -242,7 +247,7 @@ def measure(name: str, chosen: argparse.Namespace, batches: list[Batch]) -> Row:
         "criteria": {},
     }
     for criterion in chosen.criteria:
-        score(detector, graph, criterion, first, device)
+        observed(detector, graph, criterion, first, device)
         found = fastest(lambda c=criterion: score(detector, graph, c, batches, device), chosen.repeats, device)
         row["criteria"][criterion] = found
         print(f"  {name}: {criterion} {found['seconds']:.2f} s", flush=True)

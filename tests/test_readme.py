@@ -3,6 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from dcodp.records import load_records
+from dcodp.report.layouts import load_layouts
+from dcodp.report.query import measurements
+from dcodp.report.render import markdown
+from dcodp.report.tables import build_table
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -71,3 +79,37 @@ def test_the_three_detectors_are_those_of_the_records():
         assert row[3:5] == [f"{100 * dense[k]:.1f}" for k in ("map50", "map50_95")]
         row = rows[f"{tuned['parameters'] / 1e6:.3f}"]
         assert row[2:5] == [f"{100 * v:.1f}" for v in (pruned["map50"], tuned["map50"], tuned["map50_95"])]
+
+
+def test_the_cost_of_scores_is_that_of_the_benchmark():
+    measured = json.loads((ROOT / "results" / "importance_cost.json").read_text())
+    assert set(measured) == {"yolov8n", "yolov7", "faster_rcnn"}
+    models = [measured[name] for name in ("yolov8n", "yolov7", "faster_rcnn")]
+    expected = [
+        [name, *(f"{m['criteria'][name]['seconds'] / m['forward']['seconds']:.1f}" for m in models)]
+        for name in models[0]["criteria"]
+    ]
+    assert table("cost") == expected
+    first = models[0]
+    assert first["criteria"]["dcodp"]["seconds"] <= 5 * first["forward"]["seconds"]
+    ours = (first["criteria"]["dcodp"]["seconds"] - first["forward"]["seconds"]) / first["images"]
+    ratio = first["published"]["decompositions"] / ours
+    assert ratio >= 200 and f"{ratio:.0f} times" in README
+
+
+def test_the_calibration_table_is_that_of_the_benchmark():
+    lines = (ROOT / "results" / "calibration.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert table("calibration") == rows[2:]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("ablation_shapes", "ablation_shapes"), ("aggregation_shapes", "ablation_shapes"), ("ablation_coco",) * 2],
+)
+def test_the_comparisons_of_criteria_are_those_of_the_records(name, folder):
+    (layout,) = [layout for layout in load_layouts(ROOT / "experiments") if layout.name == name]
+    shown = build_table(layout, measurements(load_records(ROOT / "results" / folder)))
+    rendered = [line for line in markdown([shown]).splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in rendered]
+    assert shown.missing == () and table(name) == rows[2:]
