@@ -4,7 +4,7 @@
         [--criteria dcodp hrank …] [--weights PATH] [--threads N] [--device cuda] [--out results] [--again]
 
 The images are generated ones. Without weights, batch norms are set so that signals stay alive. The faster of
-`--repeats` measurements counts, each from the first image to the last score, after one image has been looked at. Memory is
+`--repeats` measurements counts, each from the first image to the last score, after a look at one image. Memory is
 the highest resident size (on a GPU: allocated memory) reached meanwhile.
 
 CHIP as published, on random maps of the same sizes as the convolutions' and on the same machine, is extrapolated per
