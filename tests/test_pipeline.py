@@ -114,7 +114,7 @@ def test_another_ratio_shares_the_dense_net_and_the_scores(cell, monkeypatch):
         [*SMALL, f"paths.data={config.paths.data}", f"paths.results={config.paths.results}", "wandb.mode=disabled",
          "ratio=0.2", "finetune.epochs=0"],
     )  # fmt: skip
-    monkeypatch.setattr("dcodp.pipeline.observe", None)  # would fail if the scores were computed again
+    monkeypatch.setattr("dcodp.pipeline.scoring.observe", None)  # would fail if the scores were computed again
     again = run_cell(other)
     assert again.dense == record.dense
     assert again.finetuned is None  # nothing was fine-tuned, so nothing is claimed
@@ -142,18 +142,18 @@ def test_interrupted_and_started_again_gives_the_same_numbers(cell, tmp_path, mo
 
 def interrupt(patch, where):
     """Raise in the middle of a stage: in the second epoch of a training, after the first batch of the scoring."""
-    import dcodp.pipeline as pipeline
+    import dcodp.pipeline.scoring as scoring
     from dcodp.data.augment import TrainingBatches
 
     if where == "score":
-        real = pipeline.save_tensors
+        real = scoring.save_tensors
 
         def stop_after_partial(tensors, path, header=None):
             real(tensors, path, header)
             if path.name == "partial.safetensors":
                 raise Stop
 
-        patch.setattr(pipeline, "save_tensors", stop_after_partial)
+        patch.setattr(scoring, "save_tensors", stop_after_partial)
         return
     real_epoch, seen = TrainingBatches.epoch, []
 

@@ -1,0 +1,82 @@
+"""Training: the dense detector, once for all cells that share it, and the fine-tuning of a pruned one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dcodp.config import TrainSettings
+from dcodp.detectors.base import Detector
+from dcodp.detectors.registry import build
+from dcodp.evaluation.evaluate import fitness
+from dcodp.identity import dense_key
+from dcodp.importance.slimming import prunable_scales, sparsity_penalty
+from dcodp.pipeline.cell import Cell, locked
+from dcodp.pipeline.scoring import coupling_graph
+from dcodp.records import append_metrics
+
+log = logging.getLogger(__name__)
+
+
+def dense_detector(cell: Cell) -> Detector:
+    """The dense detector, trained (or loaded) once for all cells with the same settings."""
+    config = cell.config
+    torch.manual_seed(config.seed)
+    detector, notes = build(config.model, cell.train_set.classes)
+    for note in notes:
+        log.warning("%s", note)
+    cell.record.notes = list(dict.fromkeys([*cell.record.notes, *notes]))
+    detector.network.to(cell.device)
+    folder = cell.cache / "dense" / dense_key(config)
+    with locked(folder):
+        fitted(cell, detector, folder, config.train, "train")
+    return detector
+
+
+def fitted(cell: Cell, detector: Detector, folder: Path, settings: TrainSettings, stage: str) -> None:
+    """Train in place, or load what is there; the best weights are in the detector afterwards."""
+    from dcodp.data.augment import TrainingBatches
+    from dcodp.training import load_best, train
+
+    config = cell.config
+
+    # Partials rather than closures: the processes of a training on several devices are given them.
+    on_val = {"detection_set": cell.val_set, "image_size": config.image_size, "settings": config.evaluation}
+    batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed)
+    extra_loss = _sparsity_loss(detector, config.image_size, settings.sparsity)
+    train(
+        detector, batches, settings, folder,
+        seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), extra_loss=extra_loss,
+    )  # fmt: skip
+    load_best(detector, folder)
+    detector.network.eval()
+    _mirror_metrics(cell, folder / "metrics.jsonl", stage)
+
+
+def _sparsity_loss(detector: Detector, image_size: int, rate: float) -> Callable[[nn.Module], Tensor] | None:
+    """Network Slimming's penalty on the scales that can be removed; none at rate 0."""
+    if not rate:
+        return None
+    names = prunable_scales(detector.network, coupling_graph(detector, image_size))
+    return partial(sparsity_penalty, rate=rate, names=names)
+
+
+def _mirror_metrics(cell: Cell, path: Path, stage: str) -> None:
+    """Copy a phase's per-epoch lines into the run's metrics.jsonl and to W&B, once."""
+    known = {(row.get("stage"), row.get("epoch")) for row in _rows(cell.folder.metrics)}
+    for row in _rows(path):
+        row = {"stage": stage, **row}
+        if (stage, row.get("epoch")) not in known:
+            append_metrics(cell.folder, row)
+            cell.mirror.log(row)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,0 +1,52 @@
+"""The figures of a detector, the dense one's once for all cells that share it, and the pictures of what nets find."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dcodp.config import digest, to_dict
+from dcodp.detectors.base import Detector
+from dcodp.evaluation.evaluate import Predictions, evaluate, load_predictions, predict, save_predictions
+from dcodp.identity import dense_key
+from dcodp.pipeline.cell import Cell, locked
+from dcodp.records import read_json, write_atomically
+
+
+def dense_evaluation(cell: Cell, detector: Detector) -> tuple[dict[str, Any], Predictions]:
+    """The dense detector's figures, measured once for all cells that share it."""
+    config = cell.config
+    name = digest([to_dict(config.evaluation), str(cell.device), config.threads])
+    folder = cell.cache / "dense" / dense_key(config)
+    with locked(folder):
+        return _evaluation(cell, detector, folder / f"evaluation-{name}.json", folder / f"predictions-{name}.npz")
+
+
+def evaluated(cell: Cell, detector: Detector, stage: str) -> tuple[dict[str, Any], Predictions]:
+    """The figures of one stage of this cell."""
+    path = cell.folder.path
+    return _evaluation(cell, detector, path / f"evaluation-{stage}.json", path / f"predictions-{stage}.npz")
+
+
+def _evaluation(
+    cell: Cell, detector: Detector, block_path: Path, predictions_path: Path
+) -> tuple[dict[str, Any], Predictions]:
+    config = cell.config
+    if block_path.exists() and predictions_path.exists():
+        return read_json(block_path), load_predictions(predictions_path)
+    found = predict(detector, cell.val_set, config.image_size, config.evaluation)
+    save_predictions(predictions_path, found)
+    block = evaluate(detector, cell.val_set, config.image_size, config.evaluation, predictions=found)
+    write_atomically(block_path, json.dumps(block))
+    return block, found
+
+
+def draw(cell: Cell, found: dict[str, Predictions]) -> None:
+    """The first validation images with what each net finds in them, side by side."""
+    from dcodp.report.pictures import Drawn, draw_pictures
+
+    images = cell.val_set.images[: cell.config.evaluation.pictures]
+    if images:
+        drawn = {stage: [Drawn(*predictions[i.id]) for i in images] for stage, predictions in found.items()}
+        draw_pictures(cell.folder.pictures, [i.path for i in images], drawn, cell.val_set.classes)
