@@ -162,6 +162,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "round_to": (1, 1024, True),
     "image_size": (32, 4096, True),
     "seed": (0, 2**32 - 1, True),
+    "importance.seed": (0, 2**32 - 1, True),
     "devices": (1, 64, True),
     "importance.images": (1, 10**6, True),
     "importance.batch": (1, 10**4, True),

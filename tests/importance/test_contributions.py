@@ -74,3 +74,16 @@ def test_rows_of_a_linear_layer_are_drawn_by_the_number_of_images():
         network(torch.randn(2, 2, 30, 5))  # 180 rows of two images
     drawn = draw_positions(reads[0], 10, torch.Generator())
     assert len(drawn) == 20 and drawn[:, 0].max() < 180 and (drawn[:, 1:] == 0).all()
+
+
+def test_a_convolution_on_regions_is_sampled_by_the_number_of_images():
+    network = nn.Sequential(nn.Conv2d(2, 12, 1), nn.Unflatten(1, (6, 2)), nn.Flatten(0, 1), nn.Conv2d(2, 3, 3))
+    reads: list[Read] = []
+    with torch.no_grad(), Watch(network, read=["3.weight"], on_read=reads.append):
+        network(torch.randn(2, 2, 7, 6))  # twelve regions of two images
+    (read,) = reads
+    drawn = draw_positions(read, 10, torch.Generator().manual_seed(0))
+    assert len(drawn) == 20 and len(drawn[:, 0].unique()) > 2
+    assert (drawn.amax(0) < torch.tensor([12, 5, 4])).all() and read.maps.shape == (12, 2, 7, 6)
+    everywhere = draw_positions(read, 10**6, torch.Generator())
+    assert len(everywhere) == len(everywhere.unique(dim=0)) == 12 * 5 * 4

@@ -9,13 +9,15 @@ import yaml
 import dcodp
 from dcodp.errors import InputError
 from dcodp.importance import MapCriterion, WeightCriterion, criteria, criterion, names, register
+from dcodp.importance.criterion import check
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "importance"
 
 
 def test_all_are_there_and_say_what_they_need():
     needs = {
-        "weights": "fpgm l1 l2 lamp random slimming",
+        "nothing": "random",
+        "weights": "fpgm l1 l2 lamp slimming",
         "maps": "chip dcodp dcodp_greedy hrank rank",
         "consumer inputs": "lasso thinet",
         "gradients": "taylor",
@@ -37,7 +39,7 @@ def test_a_name_that_is_not_known():
 def test_one_of_ones_own(network, graph, batches, monkeypatch):
     monkeypatch.setattr(criteria, "_REGISTERED", {})
     register("largest", MapCriterion(lambda maps: maps.amax((2, 3))))
-    register("first_weight", WeightCriterion(lambda weight, _: weight[:, 0]))
+    register("first_weight", WeightCriterion(lambda weight: weight[:, 0]))
     found = dcodp.score(network, graph, ["largest", "first_weight"], batches, aggregate="mean")
     assert torch.equal(found["first_weight"]["down"], network.down.weight[:, 0, 0, 0].double())
     images = torch.cat([images for (images,) in batches])
@@ -47,3 +49,12 @@ def test_one_of_ones_own(network, graph, batches, monkeypatch):
     for taken in ("largest", "l1"):
         with pytest.raises(InputError, match=f"a criterion {taken} exists already"):
             register(taken, criterion("l1"))
+
+
+@pytest.mark.parametrize("name", ["slimming", "lamp"])
+def test_scores_meet_as_they_are_only_where_layers_are_not_added_up(name):
+    for aggregate in ("mean", "max"):
+        check(name, criterion(name), aggregate, scope="global")
+    with pytest.raises(InputError, match=r"use importance\.aggregate=mean or max"):
+        check(name, criterion(name), "sum", scope="global")
+    check("random", criterion("random"), "sum", scope="global")

@@ -79,3 +79,20 @@ def test_refusals():
         lasso_select(squares, correlation, keep=5)
     with pytest.raises(InputError, match="correlation"):
         lasso_select(squares, correlation[:3], keep=2)
+
+
+def test_channels_that_are_level_join_together():
+    squares = torch.eye(4, dtype=torch.float64)
+    assert lasso_scores(squares, squares.sum(1)).tolist() == [1, 1, 1, 1]
+    *_, (_, _, beta) = lasso_path(squares, squares.sum(1))
+    torch.testing.assert_close(beta, torch.ones(4, dtype=torch.float64))
+
+
+def test_alike_channels_score_alike_along_an_optimal_path():
+    squares = torch.tensor([[3.0, 1.0, 0.5], [1.0, 3.0, 0.5], [0.5, 0.5, 6.0]], dtype=torch.float64)
+    correlation = squares.sum(1)
+    scores = lasso_scores(squares, correlation)
+    assert scores[0] == pytest.approx(float(scores[1])) and scores.min() > 0
+    for penalty, _, beta in lasso_path(squares, correlation):
+        gradient = correlation - squares @ beta
+        assert float(gradient.abs().max()) <= penalty + 1e-9

@@ -73,6 +73,20 @@ def test_inputs_are_those_that_layers_read(network):
     assert linear.maps.shape == (1, 80, 2, 1)
 
 
+def test_a_head_of_regions_where_no_region_was_found():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1), nn.Linear(5, 2)
+
+        def forward(self, images):
+            found = self.body(images)
+            return self.fc(self.head(found[:0]).relu().mean((2, 3)))
+
+    maps, reads = watched(Head(), torch.randn(2, 3, 4, 4))
+    assert [name for name, _ in maps] == ["body.weight"] == [read.name for read in reads]
+
+
 def test_layers_in_one_and_three_dimensions():
     maps, reads = watched(nn.Conv1d(2, 3, 3), torch.randn(4, 2, 9))
     assert maps[0][1].shape == (4, 3, 7, 1) and reads[0].x.shape == (4, 2, 9, 1) and reads[0].out == (7, 1)
@@ -86,3 +100,21 @@ def test_a_layer_on_sequences():
     maps, reads = watched(network, tokens)
     torch.testing.assert_close(maps[0][1][0, :, :, 0].T, network(tokens).flatten(0, 1))
     assert reads[0].x.shape == (14, 5, 1, 1)
+
+
+def test_a_linear_layer_is_seen_before_its_channels_are_merged_or_split():
+    tokens = torch.randn(2, 7, 5)
+    for shape in ((2, 42), (2, 7, 2, 3)):
+        network = nn.Sequential(nn.Linear(5, 6), nn.Unflatten(0, (1, 2)), nn.ReLU(), Reshaped(shape), nn.ReLU())
+        ((name, maps),) = watched(network, tokens)[0]
+        assert name == "0.weight"
+        torch.testing.assert_close(maps[0, :, :, 0].T, network[0](tokens).relu().flatten(0, 1))
+
+
+class Reshaped(nn.Module):
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x):
+        return x.reshape(self.shape)

@@ -123,6 +123,20 @@ def test_random_scores_follow_the_seed(network, graph):
     assert all(torch.equal(first[g], again[g]) and not torch.equal(first[g], other[g]) for g in first)
 
 
+def test_random_scores_are_as_uniform_in_coupled_groups(network, graph):
+    drawn = torch.stack([dcodp.score(network, graph, "random", seed=seed)["stem"] for seed in range(300)]).flatten()
+    assert abs(float(drawn.mean()) - 1 / 2) < 0.03 and abs(float(drawn.var()) - 1 / 12) < 0.01  # two layers, one draw
+
+
+def test_a_batch_is_whatever_the_network_takes(network, graph, batches):
+    wanted = dcodp.score(network, graph, "dcodp", batches)
+    for spelled in ([images for (images,) in batches], [{"images": images} for (images,) in batches]):
+        found = dcodp.score(network, graph, "dcodp", spelled)
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    with pytest.raises(InputError, match="put a single one into a list"):
+        dcodp.score(network, graph, "dcodp", batches[0][0])
+
+
 def test_slimming_leaves_groups_without_batch_norm(network, graph):
     found = dcodp.score(network, graph, "slimming")
     assert found.keys() == {"stem"} and torch.equal(found["stem"], network.norm.weight.detach().double().abs())

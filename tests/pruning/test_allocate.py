@@ -7,7 +7,7 @@ from torchvision import models
 
 import dcodp
 from dcodp.evaluation.complexity import count_flops, count_parameters
-from dcodp.pruning.allocate import Ranking, normalised
+from dcodp.pruning.allocate import Ranking, kept_count, normalised
 
 X = (torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)),)
 
@@ -76,7 +76,7 @@ def test_normalisation_ignores_the_scale_of_a_group(traced):
     scaled = {name: s * (1000 if i % 2 else 0.001) for i, (name, s) in enumerate(scores.items())}
     kept = [dcodp.select(graph, s, ratio=0.4, scope="global").groups for s in (scores, scaled)]
     assert kept[0] == kept[1]
-    assert normalised(torch.zeros(3)).tolist() == [0, 0, 0]
+    assert normalised(torch.zeros(3)).tolist() == [1, 1, 1]  # says no more than any other constant
     assert normalised(torch.tensor([3.0, -3.0])).tolist() == [1, -1]
 
 
@@ -105,6 +105,8 @@ def test_frozen_and_ignored_groups_count_towards_the_target(traced):
         ({"target": "watts:0.5"}, "not understood"),
         ({"target": "flops:1.5"}, "not understood"),
         ({"scope": "galactic"}, "use local or global"),
+        ({"round_to": 0}, "round_to=0 is out of range; use round_to ≥ 1"),
+        ({"min_channels": -1}, "min_channels=-1 is out of range"),
         ({"scope": "global", "ratio": {"*": 0.5}}, "give one number"),
         ({"target": "flops:0.5", "ratio": {"*": 0.5}}, "give one number"),
     ],
@@ -127,3 +129,25 @@ def test_comparable_scores_meet_one_threshold_as_they_are(traced):
     highest_removed = max(scores[name][removed[name]].max() for name in free if removed[name].any())
     assert highest_removed < lowest_kept
     assert kept != dcodp.select(graph, scores, **settings).groups
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("options", [{"ratio": 0.5}, {"target": "flops:0.5"}])
+def test_equal_scores_go_in_equal_shares_under_one_threshold(traced, value, options):
+    """Ties between groups are not broken by the order of the layers, nor do groups of zeros go first."""
+    _, graph, scores = traced
+    alike = {name: torch.full_like(s, value if i % 2 else 1.0) for i, (name, s) in enumerate(scores.items())}
+    plan = dcodp.select(graph, alike, scope="global", **options)
+    shares = [len(plan.groups[g.name]) / g.channels for g in graph.groups]
+    assert max(shares) - min(shares) < 0.1 and max(shares) < 0.9
+
+
+def test_ties_within_a_group_keep_the_earlier_channels(traced):
+    _, graph, scores = traced
+    ranking = Ranking(graph.groups[:2], {name: torch.ones_like(s) for name, s in scores.items()})
+    assert all(ranks.tolist() == sorted(ranks.tolist(), reverse=True) for ranks in ranking.ranks.values())
+
+
+def test_the_least_number_is_a_multiple_too():
+    assert kept_count(64, 0.99, round_to=8, min_channels=10) == 16
+    assert kept_count(12, 0.99, round_to=8, min_channels=10) == 12  # not as large

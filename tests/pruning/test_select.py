@@ -83,6 +83,15 @@ def test_without_interlayer_coupled_groups_are_left_alone():
     assert {name: len(k) for name, k in kept.items()} == {"a": 8, "b": 4}
 
 
+def test_a_depthwise_layer_does_not_make_a_group_coupled():
+    depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), depthwise, nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1)
+    ).eval()
+    (group,) = dcodp.trace(model, (torch.rand(1, 3, 4, 4),)).groups
+    assert group.layers == ("0", "2") and group.depthwise == ("2",) and not group.coupled
+
+
 @pytest.mark.parametrize("ratio", [1.0, -0.1, 1.3])
 def test_a_ratio_out_of_range_is_refused(graph, scores, ratio):
     with pytest.raises(dcodp.InputError, match="out of range"):

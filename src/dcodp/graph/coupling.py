@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,11 +37,15 @@ class Group:
     channels: int
     layers: tuple[str, ...]  # the layers whose filters these are, in order of execution
     sites: tuple[Site, ...]
+    depthwise: tuple[str, ...] = ()  # those of the layers that filter each channel by itself
 
     @property
     def coupled(self) -> bool:
-        """Whether filters of more than one layer go together (the paper's inter-layer coupling)."""
-        return len(self.layers) > 1
+        """Whether filters of more than one layer go together (the paper's inter-layer coupling).
+
+        Depthwise layers do not count: their channels are their input's, and every method prunes them with it.
+        """
+        return len(self.layers) - len(self.depthwise) > 1
 
     @property
     def consumers(self) -> tuple[str, ...]:
@@ -187,7 +191,7 @@ def _groups(
         taken[group.name] += 1
         name = group.name if taken[group.name] == 1 else f"{group.name}#{taken[group.name]}"
         channel_of[members] = np.arange(len(members)) + sum(g.channels for g in groups)
-        groups.append(Group(name, group.channels, group.layers, group.sites))
+        groups.append(replace(group, name=name))
     return groups, channel_of
 
 
@@ -207,7 +211,13 @@ def _draft(
     name = layers[0] if layers else sites[0].tensor
     first = next((s for s in sites if s.role == "out" and s.tensor.startswith(name)), sites[0])
     rank = (order[layers[0]] if layers else len(order), int(first.index[0, 0]))
-    return Group(name, len(rows), layers, tuple(sites)), places.component[rows], rank
+    depthwise = tuple(layer for layer in layers if _is_depthwise(tensors.get(f"{layer}.weight")))
+    return Group(name, len(rows), layers, tuple(sites), depthwise), places.component[rows], rank
+
+
+def _is_depthwise(weight: Tensor | None) -> bool:
+    module: Any = getattr(weight, "_dcodp_module", None)
+    return getattr(module, "groups", 1) == getattr(module, "in_channels", 0) > 1
 
 
 def _role(name: str, dim: int, tensors: dict[str, Tensor]) -> str:

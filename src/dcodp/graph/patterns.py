@@ -35,9 +35,9 @@ class _Relations:
     def __init__(self, graph: CouplingGraph):
         self.parents, self.maps = graph.parents, graph.maps
         self.order = {layer: i for i, layer in enumerate(graph.parents)}
-        self.together: dict[str, set[str]] = {}  # layer → the coupled groups that its filters are in
+        self.together: dict[str, set[str]] = {}  # layer → the groups of several layers that its filters are in
         for group in graph.groups:
-            for layer in group.layers if group.coupled else ():
+            for layer in group.layers if len(group.layers) > 1 else ():
                 self.together.setdefault(layer, set()).add(group.name)
 
     def sorted(self, layers: set[str]) -> list[str]:

@@ -5,6 +5,7 @@ from dcodp.importance.criteria import criterion, names, register
 from dcodp.importance.criterion import (
     ContributionCriterion,
     Criterion,
+    DrawnCriterion,
     GradientCriterion,
     GramCriterion,
     MapCriterion,
@@ -31,6 +32,7 @@ from dcodp.importance.weights import batchnorm_scale, fpgm, l1, l2, lamp, random
 __all__ = [
     "ContributionCriterion",
     "Criterion",
+    "DrawnCriterion",
     "GradientCriterion",
     "GramCriterion",
     "MapCriterion",

@@ -25,6 +25,7 @@ from dcodp.importance.contributions import draw_positions, group_gram, output_en
 from dcodp.importance.criterion import (
     ContributionCriterion,
     Criterion,
+    DrawnCriterion,
     GradientCriterion,
     GramCriterion,
     MapCriterion,
@@ -44,7 +45,6 @@ class Weights(Collector):
     def __init__(self, setting: Setting):
         super().__init__(setting)
         self.parameters = dict(setting.network.named_parameters())
-        self.generator = torch.Generator().manual_seed(setting.seed)
         self.scores: dict[tuple[str, int], Tensor] = {}
 
     def group_scores(self, criterion: Criterion, group: Group) -> Tensor | None:
@@ -56,13 +56,22 @@ class Weights(Collector):
         if site.tensor not in self.parameters:
             return None
         if key not in self.scores:
-            weight = rows(self.parameters[site.tensor].detach().float().cpu(), site.dim)
-            self.scores[key] = criterion.score(weight, self.generator).double()
+            weight = rows(self.parameters[site.tensor].detach().double().cpu(), site.dim)
+            self.scores[key] = criterion.score(weight).double()
         return self.scores[key]
 
 
+class Drawn(Collector):
+    """Nothing: one draw for every group, from the seed and the group's name; needs no pass."""
+
+    def group_scores(self, criterion: Criterion, group: Group) -> Tensor | None:
+        assert isinstance(criterion, DrawnCriterion)
+        generator = torch.Generator().manual_seed(seed_of(self.setting.seed, group.name))
+        return criterion.score(group.channels, generator).double()
+
+
 class Scales(Collector):
-    """Scales of trainable batch norms; needs no pass."""
+    """Scales of batch norms; needs no pass."""
 
     def __init__(self, setting: Setting):
         super().__init__(setting)
@@ -73,7 +82,7 @@ class Scales(Collector):
 
         def scores(site: Site) -> Tensor | None:
             scale = self.scales.get(site.tensor)
-            return None if scale is None else criterion.score(scale.detach().float().cpu()).double()
+            return None if scale is None else criterion.score(scale.detach().double().cpu())
 
         return self.join(group, "vector", scores)
 
@@ -220,7 +229,7 @@ def collector_for(name: str, criterion: Criterion, setting: Setting) -> tuple[ob
         return (criterion.per_image, criterion.planar), lambda: kind(setting, criterion)
     if isinstance(criterion, GradientCriterion):
         return criterion.score, lambda: Gradients(setting, criterion.score)
-    kinds = {GramCriterion: Grams, ContributionCriterion: Contributions, ScaleCriterion: Scales}
+    kinds = {GramCriterion: Grams, ContributionCriterion: Contributions, ScaleCriterion: Scales, DrawnCriterion: Drawn}
     if type(criterion) in kinds:
         return type(criterion), lambda: kinds[type(criterion)](setting)
     return criterion, lambda: Weights(setting)

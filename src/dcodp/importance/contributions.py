@@ -18,13 +18,14 @@ BLOCK = 2**22  # float64 numbers of X formed at a time (32 MB)
 def draw_positions(read: Read, per_image: int, generator: torch.Generator) -> Tensor:
     """Output positions (image, row, column), [S, 3] int64 on the CPU: `per_image` of every image, drawn uniformly.
 
-    A linear layer's rows are the positions, `per_image` times the number of images. Where there are no more positions
-    than that, each is taken once.
+    Where the input holds something else than whole images (a linear layer's rows, regions of images), `per_image`
+    times the number of images are drawn of all its positions together. Where there are no more positions than that,
+    each is taken once.
     """
     height, width = read.out
     images, positions, count = len(read.x), height * width, per_image
-    if read.images is not None:
-        images, positions, count = 1, len(read.x), per_image * read.images
+    if read.images != images:
+        images, positions, count = 1, images * positions, per_image * read.images
     if count >= positions:
         drawn = torch.arange(positions).expand(images, -1)
     else:

@@ -26,12 +26,22 @@ AGGREGATES = ("sum", "mean", "max", "consumer")
 
 @dataclass(frozen=True)
 class WeightCriterion:
-    """Scores from a layer's weight, a filter per row: [C, fan-in], generator (for criteria that draw) → [C]."""
+    """Scores from a layer's weight, a filter per row: [C, fan-in] → [C]."""
 
-    score: Callable[[Tensor, torch.Generator], Tensor]
+    score: Callable[[Tensor], Tensor]
     scale: str = "layer"
     needs: ClassVar[str] = "weights"
     aggregates: ClassVar[tuple[str, ...]] = AGGREGATES
+
+
+@dataclass(frozen=True)
+class DrawnCriterion:
+    """Scores drawn for a group without a look at it: its number of channels C, a generator → [C]."""
+
+    score: Callable[[int, torch.Generator], Tensor]
+    scale: str = "net"
+    needs: ClassVar[str] = "nothing"
+    aggregates: ClassVar[tuple[str, ...]] = ("sum",)  # one draw for a group, whatever its layers
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,15 @@ class GradientCriterion:
     aggregates: ClassVar[tuple[str, ...]] = AGGREGATES
 
 
-Criterion = WeightCriterion | ScaleCriterion | MapCriterion | GramCriterion | ContributionCriterion | GradientCriterion
+Criterion = (
+    WeightCriterion
+    | DrawnCriterion
+    | ScaleCriterion
+    | MapCriterion
+    | GramCriterion
+    | ContributionCriterion
+    | GradientCriterion
+)
 
 
 def check(name: str, criterion: Criterion, aggregate: str = "sum", scope: str = "local") -> None:
@@ -107,6 +125,11 @@ def check(name: str, criterion: Criterion, aggregate: str = "sum", scope: str = 
         raise InputError(f"importance.aggregate={aggregate} {problem}; use one of {', '.join(criterion.aggregates)}")
     if scope == "global" and criterion.scale == "order":
         raise InputError(f"scope=global means nothing to {name}, which only orders a group's channels; use scope=local")
+    if scope == "global" and criterion.scale == "net" and aggregate == "sum" and "mean" in criterion.aggregates:
+        raise InputError(
+            f"scope=global compares the scores of {name} as they are, and importance.aggregate=sum adds up more in "
+            "groups of more layers; use importance.aggregate=mean or max"
+        )
 
 
 def position_of_removal(order: Tensor) -> Tensor:

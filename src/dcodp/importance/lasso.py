@@ -2,7 +2,8 @@
 
 X [N, C] are the contributions of the input channels to samples y [N] of the next layer's outputs (see thinet.py). The
 channels kept are those with β ≠ 0 in argmin ½‖y − Xβ‖² + λ‖β‖₁, λ such that K remain; the next layer is then refitted
-by least squares (`thinet_scales_from_gram`, or the compensation). G = Xᵀ X and c = Xᵀ y say all of it.
+by least squares (`thinet_scales_from_gram`, or the compensation). G = Xᵀ X and c = Xᵀ y say all of it. There is no
+intercept: y holds what the channels contribute, without the next layer's bias.
 """
 
 from collections.abc import Iterator
@@ -57,11 +58,12 @@ def lasso_path(gram: Tensor, correlation: Tensor) -> Iterator[tuple[float, list[
     residual, beta = correlation.clone(), torch.zeros_like(correlation)
     start = penalty = float(residual.abs().max())
     active = [int(residual.abs().argmax())] if penalty > 0 else []
+    left: list[int] = []  # a channel that leaves stands where it would join
     while active:
         yield penalty, list(active), beta.clone()
         direction = torch.linalg.solve(gram[active][:, active], residual[active].sign())
         speed = gram[:, active] @ direction
-        joining, join = _next_to_join(residual, speed, penalty, active)
+        joining, join = _next_to_join(residual, speed, penalty, active + left)
         leaving, leave = _next_to_leave(beta[active], direction)
         step = min(joining, leaving, penalty)
         beta[active] += step * direction
@@ -70,18 +72,18 @@ def lasso_path(gram: Tensor, correlation: Tensor) -> Iterator[tuple[float, list[
         if penalty <= NEAR_ZERO * start:
             yield penalty, list(active), beta.clone()
             return
-        if leaving < joining:
-            beta[active.pop(leave)] = 0
-        else:
-            active.append(join)
+        left = [active.pop(leave)] if leaving < joining else []
+        beta[left] = 0
+        active += [] if left else [join]
 
 
-def _next_to_join(residual: Tensor, speed: Tensor, penalty: float, active: list[int]) -> tuple[float, int]:
-    """How far λ falls until an inactive channel's |correlation| equals it, and that channel; inf where none does."""
+def _next_to_join(residual: Tensor, speed: Tensor, penalty: float, barred: list[int]) -> tuple[float, int]:
+    """How far λ falls until the |correlation| of a channel that is not barred equals it, and that channel; inf where
+    none does. Several that are level with λ join one after the other, without a step between them."""
     ahead = torch.stack([penalty - residual, penalty + residual])  # [2, C]: for positive, for negative correlation
     closing = torch.stack([1 - speed, 1 + speed])
-    steps = torch.where((closing > NEAR_ZERO) & (ahead > NEAR_ZERO * penalty), ahead / closing, torch.inf)
-    steps[:, active] = torch.inf
+    steps = torch.where(closing > NEAR_ZERO, ahead.clamp(min=0) / closing, torch.inf)
+    steps[:, barred] = torch.inf
     step, channel = steps.amin(0).min(0)
     return float(step), int(channel)
 

@@ -47,12 +47,13 @@ class Read:
     weight: Tensor  # [F, C, kh, kw], the same way round for a transposed convolution
     out: tuple[int, int]  # height and width of the output
     geometry: Geometry | None
-    images: int | None  # a linear layer's rows come from so many images, as far as known; None for a convolution
+    images: int  # what x holds comes from so many, as far as known: B unless it is rows, regions of images or the like
+    linear: bool = False
 
     @property
     def maps(self) -> Tensor:
         """[B, C, H, W]; a linear layer's rows as the positions of one image [1, C, N, 1]."""
-        return self.x if self.images is None else self.x.flatten(1).t()[None, :, :, None]
+        return self.x.flatten(1).t()[None, :, :, None] if self.linear else self.x
 
 
 MapSink = Callable[[str, Tensor], None]
@@ -104,7 +105,9 @@ class Watch(TorchDispatchMode):
         first = next((t for t in tree_flatten(out)[0] if isinstance(t, Tensor)), None)
         if first is None:
             return out
-        if continues:
+        if continues and _merges_channels(name, followed[0], first):
+            self._finish(followed[0])
+        elif continues:
             past = self.pending.pop(id(followed[0].tensor))
             self.pending[id(first)] = _Following(past.name, first, past.convolved, (*past.before, ref(past.tensor)))
         self._apply(name, args, tensors, first)
@@ -121,7 +124,8 @@ class Watch(TorchDispatchMode):
         if operation == "t":
             out._dcodp_weight = name  # type: ignore[attr-defined]
         elif operation in CONTRACTIONS:
-            if name in self.read and (read := _read(name, operation, args, out, self.images)) is not None:
+            read = _read(name, operation, args, out, self.images) if name in self.read else None
+            if read is not None and read.x.numel():
                 self.on_read(read)
             if name in self.produced:
                 convolved = operation in ("convolution", "deform_conv2d")
@@ -133,6 +137,8 @@ class Watch(TorchDispatchMode):
     def _finish(self, following: _Following) -> None:
         self.pending.pop(id(following.tensor), None)
         tensor = following.tensor
+        if not tensor.numel():  # a head of regions where no region was found
+            return
         if following.convolved:
             self.on_map(following.name, _as_maps(tensor))
         else:
@@ -157,6 +163,11 @@ def _continues(func: Any, name: str, following: _Following, tensors: list[Tensor
     return per_channel and (torch.Tag.pointwise in func.tags or name in UNTAGGED)
 
 
+def _merges_channels(name: str, following: _Following, out: Tensor) -> bool:
+    """Whether a view of a linear layer's result mixes its last dimension with others, or splits it."""
+    return name in VIEWS and not following.convolved and out.shape[-1:] != following.tensor.shape[-1:]
+
+
 def _as_maps(tensor: Tensor) -> Tensor:
     """The result or input of a convolution in one, two or three dimensions → [B, C, H, W]."""
     return tensor[..., None] if tensor.dim() == 3 else tensor.flatten(3)
@@ -169,9 +180,9 @@ def _read(name: str, operation: str, args: tuple[Any, ...], out: Tensor, images:
         if x.dim() != 2 or not hasattr(weight, "_dcodp_weight"):  # F.linear transposes its weight
             return None
         rows = x[:, :, None, None]
-        return Read(name, rows, weight.t()[:, :, None, None], (1, 1), Geometry(), images or len(x))
+        return Read(name, rows, weight.t()[:, :, None, None], (1, 1), Geometry(), images or len(x), linear=True)
     if operation == "deform_conv2d":
-        return Read(name, args[0], args[1], (out.size(2), out.size(3)), None, None)
+        return Read(name, args[0], args[1], (out.size(2), out.size(3)), None, images or len(args[0]))
     if operation != "convolution" or args[0].dim() != args[1].dim():
         return None
     x, weight, _, stride, padding, dilation, transposed, _, groups = args
@@ -179,7 +190,7 @@ def _read(name: str, operation: str, args: tuple[Any, ...], out: Tensor, images:
     flat = x.dim() < 5 and groups == 1
     geometry = Geometry(_pair(stride, 1), _pair(padding, 0), _pair(dilation, 1), transposed) if flat else None
     maps = _as_maps(out)
-    return Read(name, _as_maps(x), _as_maps(weight), (maps.size(2), maps.size(3)), geometry, None)
+    return Read(name, _as_maps(x), _as_maps(weight), (maps.size(2), maps.size(3)), geometry, images or len(x))
 
 
 def _pair(values: list[int], fill: int) -> tuple[int, int]:

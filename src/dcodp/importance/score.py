@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, overload
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph
+from dcodp.graph.tracing import call_arguments
 from dcodp.importance.collector import seed_of
 from dcodp.importance.observe import Read, Watch
 from dcodp.importance.statistics import LOCATIONS, Scores, Statistics
@@ -116,6 +118,11 @@ def _all_trainable(weights: Sequence[nn.Parameter]) -> Iterator[None]:
             weight.requires_grad_(False)
 
 
+def _run(network: nn.Module, inputs: Any) -> Any:
+    args, kwargs = call_arguments(inputs)
+    return network(*args, **kwargs)
+
+
 @overload
 def score(
     network: nn.Module,
@@ -160,13 +167,16 @@ def score(
 ) -> Scores | dict[str, Scores]:
     """{group name: scores [channels] float64} by one criterion; for a list of them, {criterion: such a dictionary}.
 
-    `batches` are the network's input tuples unless `forward` says otherwise; criteria on weights alone need none.
+    `batches` are the network's inputs, each a tensor, a tuple or a dict as for `trace`, or whatever `forward` takes;
+    criteria on weights alone need none.
     Several criteria share one pass and score exactly as each would alone. `loss` of a batch is for `taylor`.
     Groups about which a criterion says nothing (no batch norm for slimming, no consumer for thinet) are absent.
     """
     chosen = [names] if isinstance(names, str) else list(names)
     statistics = Statistics(network, graph, chosen, aggregate=aggregate, seed=seed, locations=locations)
     if statistics.needs_data:
-        observe(statistics, batches, forward or (lambda inputs: network(*inputs)), loss)
+        if isinstance(batches, Tensor | Mapping):
+            raise InputError("batches are a sequence of batches; put a single one into a list")
+        observe(statistics, batches, forward or partial(_run, network), loss)
     found = {name: statistics.group_scores(name) for name in chosen}
     return found[names] if isinstance(names, str) else found

@@ -11,7 +11,7 @@ from dcodp.graph import CouplingGraph
 
 
 def batchnorm_scales(network: nn.Module) -> dict[str, nn.Parameter]:
-    """State-dict name → γ [C] of all batch norms that have a trainable one."""
+    """State-dict name → γ [C] of all batch norms that have one, FrozenBatchNorm2d aside."""
     norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.affine}
     return {f"{name}.weight".removeprefix("."): norm.weight for name, norm in norms.items()}
 

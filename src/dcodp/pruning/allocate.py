@@ -19,7 +19,8 @@ def kept_count(channels: int, ratio: float, round_to: int = 1, min_channels: int
     """Channels that stay of `channels`: (1 − ratio), to the nearest multiple of `round_to` that leaves at least one."""
     wanted = channels * (1 - ratio)
     count = int(wanted / round_to + 0.5) * round_to if round_to > 1 else channels - int(channels * ratio + 0.5)
-    return min(channels, max(count, min_channels, round_to))
+    least = -(-min_channels // round_to) * round_to
+    return min(channels, max(count, least, round_to))
 
 
 def local_counts(
@@ -35,15 +36,16 @@ class Ranking:
     Scores of different groups are on different scales. Unless `comparable` says otherwise, each is divided by the root
     mean square of its group's scores (Molchanov et al., arXiv 1611.06440, section 2.2, there without the mean over the
     group's size), so that a group is pruned more where it has channels far below its own average, however large its
-    scores are.
+    scores are. Where scores are equal, groups take turns, so that each loses the same share of them.
     """
 
     def __init__(self, groups: Sequence[Group], scores: Mapping[str, Tensor], comparable: bool = False):
         self.groups = groups
         self.values = {g.name: normalised(scores[g.name], comparable) for g in groups}
         every = np.concatenate([self.values[g.name] for g in groups]) if groups else np.zeros(0)
+        turns = [_turns(self.values[g.name]) for g in groups]
         ranks = np.empty(len(every), np.int64)
-        ranks[np.argsort(every, kind="stable")] = np.arange(len(every))
+        ranks[np.lexsort((np.concatenate(turns) if groups else every, every))] = np.arange(len(every))
         ends = np.cumsum([g.channels for g in groups])
         self.ranks = dict(zip([g.name for g in groups], np.split(ranks, ends[:-1]), strict=False))
         self.total = len(every)
@@ -68,7 +70,18 @@ def normalised(scores: Tensor, comparable: bool = False) -> np.ndarray:
         return values
     finite = values[np.isfinite(values)]
     scale = float(np.sqrt(np.mean(finite**2))) if len(finite) else 0.0
-    return values / scale if scale > 0 else values
+    if scale > 0:
+        return values / scale
+    return np.where(values == 0, 1.0, values)  # all alike, as any other constant: zeros say no more than ones
+
+
+def _turns(values: np.ndarray) -> np.ndarray:
+    """For each value the share of those equal to it that go before it, the later ones first: [n] → [n] in [0, 1)."""
+    _, which, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    order = np.lexsort((-np.arange(len(values)), which))
+    turns = np.empty(len(values))
+    turns[order] = np.arange(len(values)) - (np.cumsum(sizes) - sizes)[which[order]]
+    return turns / sizes[which]
 
 
 def share_left(graph: CouplingGraph, kind: str, scores: Mapping[str, Tensor]) -> Callable[[Counts], float]:

@@ -37,18 +37,22 @@ def select(
     `scores[group.name]` is a tensor [channels]; a group without scores is left alone. `scope="local"` removes `ratio`
     of the channels of every group (the paper's local pruning, Eq. 11); ratios may be given per group (name patterns →
     ratios). `scope="global"` removes the lowest `ratio` of all channels together, after `allocate.Ranking` has put the
-    groups on one scale, or as they are where scores of different groups are `comparable`. `target` ("flops:0.5",
+    groups on one scale, or as they are where scores of different groups are `comparable` (a sum over a group's layers
+    is not). `target` ("flops:0.5",
     "parameters:0.5": the share to keep, frozen layers included) takes the place of `ratio`: the ratio or threshold that
     meets it within 1 % of the dense net is found by counting.
 
-    At least `min_channels` channels stay, and kept channels are a multiple of `round_to` where the group is large
+    At least `min_channels` channels stay, and kept channels are a multiple of `round_to`, both where the group is large
     enough. `ignore` are patterns (as in the shell) of layer or group names to leave alone; one that matches nothing is
-    an error. `interlayer=False` leaves groups with several layers alone.
+    an error. `interlayer=False` leaves coupled groups (`Group.coupled`) alone.
 
-    Raises InputError for scores of the wrong shape or with NaN, ratios outside [0, 1), unmatched patterns, an unknown
+    Raises InputError for scores of the wrong shape or with NaN, numbers out of range, unmatched patterns, an unknown
     scope and a target that cannot be met.
     """
     _check(graph, scores)
+    for name, value in {"round_to": round_to, "min_channels": min_channels}.items():
+        if value < 1:
+            raise InputError(f"{name}={value} is out of range; use {name} ≥ 1")
     ratios = _ratios(graph.groups, ratio)
     if scope not in ("local", "global"):
         raise InputError(f"scope={scope} is not known; use local or global")

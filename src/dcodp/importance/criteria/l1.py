@@ -3,4 +3,4 @@
 from dcodp.importance import weights
 from dcodp.importance.criterion import WeightCriterion
 
-CRITERION = WeightCriterion(lambda weight, _: weights.l1(weight))
+CRITERION = WeightCriterion(weights.l1)

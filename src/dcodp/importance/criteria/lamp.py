@@ -1,9 +1,10 @@
 """LAMP (Lee et al., ICLR 2021) with filters in place of single weights.
 
-Made to be compared between layers (scope=global); within one layer it orders filters as their norms do.
+Made to be compared between layers (scope=global with aggregate=mean or max); within one layer it orders filters as
+their norms do.
 """
 
 from dcodp.importance import weights
 from dcodp.importance.criterion import WeightCriterion
 
-CRITERION = WeightCriterion(lambda weight, _: weights.lamp(weight), scale="net")
+CRITERION = WeightCriterion(weights.lamp, scale="net")

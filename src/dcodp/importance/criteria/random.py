@@ -1,6 +1,6 @@
-"""Uniform random scores, drawn anew for every layer: the baseline that every criterion has to beat."""
+"""Uniform random scores, one draw for a group: the baseline that every criterion has to beat."""
 
 from dcodp.importance import weights
-from dcodp.importance.criterion import WeightCriterion
+from dcodp.importance.criterion import DrawnCriterion
 
-CRITERION = WeightCriterion(lambda weight, generator: weights.random(len(weight), generator))
+CRITERION = DrawnCriterion(weights.random)

@@ -1,8 +1,9 @@
 """Network Slimming (Liu et al., ICCV 2017): |γ| of the batch norms, after training with train.sparsity > 0.
 
-Groups without a trainable batch norm have no score and are left unpruned; frozen batch norms never were sparse, and
-of a group's layers only those with a batch norm count. The authors' threshold over all layers is scope=global, which
-compares |γ| as they are; scope=local takes the same share of every group, as the paper does.
+Groups without a batch norm have no score and are left unpruned (torchvision's FrozenBatchNorm2d, which never can
+have been sparse, does not count), and of a group's layers only those with a batch norm count. The authors' threshold
+over all layers is scope=global with aggregate=mean, which compares |γ| as they are; scope=local takes the same share
+of every group, as the paper does.
 """
 
 from dcodp.importance import weights
