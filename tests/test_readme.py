@@ -103,10 +103,17 @@ def test_the_calibration_table_is_that_of_the_benchmark():
     assert table("calibration") == rows[2:]
 
 
-@pytest.mark.parametrize("name", ["ablation_shapes", "aggregation_shapes"])
-def test_the_comparisons_of_criteria_are_those_of_the_records(name):
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("ablation_shapes", "ablation_shapes"),
+        ("aggregation_shapes", "ablation_shapes"),
+        ("ablation_coco", "ablation_coco"),
+    ],
+)
+def test_the_comparisons_of_criteria_are_those_of_the_records(name, folder):
     (layout,) = [layout for layout in load_layouts(ROOT / "experiments") if layout.name == name]
-    shown = build_table(layout, measurements(load_records(ROOT / "results" / "ablation_shapes")))
+    shown = build_table(layout, measurements(load_records(ROOT / "results" / folder)))
     rendered = [line for line in markdown([shown]).splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in rendered]
     assert shown.missing == () and table(name) == rows[2:]
