@@ -35,18 +35,20 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dcodp import importance as scoring
+from dcodp.calibration import gather
 from dcodp.compose import cells, register
-from dcodp.config import Config, digest, file_digest
+from dcodp.config import Config
 from dcodp.data.calibration import calibration_batches
-from dcodp.data.load import fingerprint, load
-from dcodp.data.progress import track
-from dcodp.data.types import DetectionSet
-from dcodp.detectors.base import Batch, DecodeSettings, Detector
+from dcodp.data.splits import fingerprint, load
+from dcodp.data.types import Batch, DetectionSet
+from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.registry import build
-from dcodp.graph import CouplingGraph, trace
-from dcodp.importance import Statistics, criterion, names, observe
-from dcodp.pruning.select import kept_count, lowest_removed
-from dcodp.pruning.store import load_tensors, save_tensors
+from dcodp.files import digest, file_digest
+from dcodp.files.tensors import load_tensors, save_tensors
+from dcodp.graph import CouplingGraph
+from dcodp.importance import criterion, evidence_for, group_scores, names
+from dcodp.progress import track
+from dcodp.pruning.selection import kept_count, lowest_removed
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.testing import enliven
 
@@ -114,14 +116,14 @@ class Measuring:
 
     def part(self, batch: Batch, chosen: list[str], number: int) -> Sums:
         """The statistics of one batch on their own."""
-        found = Statistics(self.detector.network, self.graph, chosen, seed=number)
-        observe(
+        found = evidence_for(self.detector.network, self.graph, chosen, seed=number)
+        gather(
             found,
             [batch.to(self.device)],
             lambda b: self.detector.predict(b.images, DecodeSettings(confidence=0.5)),
             lambda b: self.detector.loss(b)[0],
         )
-        return {key: value.cpu() for key, value in found.sums.items()}
+        return {key: value.cpu() for key, value in found.state().items()}
 
     def add(self, images: ImageSet, part: Sums) -> None:
         sums = self.running.setdefault(images, {})
@@ -129,10 +131,10 @@ class Measuring:
             sums[key] = sums[key] + value if key in sums else value
 
     def score(self, images: ImageSet, chosen: list[str]) -> None:
-        whole = Statistics(self.detector.network, self.graph, chosen)
+        whole = evidence_for(self.detector.network, self.graph, chosen)
         whole.restore(self.running.pop(images), images.size)
         for name in self.lacking(images):
-            save_tensors(whole.group_scores(name), self.path(images, name))
+            save_tensors(group_scores(name, whole), self.path(images, name))
 
 
 # --- how far two sets agree ---
@@ -251,7 +253,7 @@ def prepared(config: Config, chosen: argparse.Namespace, images: DetectionSet) -
     if config.model.weights is None:
         enliven(detector.network, detector.example_inputs(chosen.image_size))
     detector.network.to(chosen.device).eval()
-    graph = trace(detector.network, detector.example_inputs(chosen.image_size), outputs=detector.outputs)
+    graph = detector.coupling_graph(chosen.image_size)
     weights = file_digest(Path(config.model.weights)) if config.model.weights else None
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sources())).hexdigest()
     key = digest([chosen.model, weights, fingerprint(images), chosen.image_size, chosen.batch, chosen.device, code])
@@ -311,7 +313,7 @@ def write(out: Path, result: dict[str, Any]) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    measurable = [name for name in names() if criterion(name).needs != "weights"]
+    measurable = [name for name in names() if criterion(name).sees != "weights"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="yolov8n", help="as in conf/model")
     parser.add_argument("--weights", default=None)

@@ -40,15 +40,18 @@ import torch
 from torch import Tensor
 
 from dcodp import importance as scoring
+from dcodp.calibration import Evidence, gather
+from dcodp.calibration.watch import Watch
 from dcodp.compose import cells, register
-from dcodp.config import DatasetConfig, file_digest
+from dcodp.config import DatasetConfig
 from dcodp.data.calibration import calibration_batches
-from dcodp.data.load import load
-from dcodp.detectors.base import Batch, DecodeSettings, Detector
+from dcodp.data.splits import load
+from dcodp.data.types import Batch
+from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.registry import build
-from dcodp.graph import CouplingGraph, trace
-from dcodp.importance import Statistics, names, observe
-from dcodp.importance.observe import Watch
+from dcodp.files import file_digest
+from dcodp.graph import CouplingGraph
+from dcodp.importance import evidence_for, group_scores, names
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.testing import enliven
 
@@ -144,18 +147,18 @@ def fastest(work: Callable[[], float], repeats: int, device: str) -> Row:
 # --- ours ---
 
 
-def observed(detector: Detector, graph: CouplingGraph, name: str, batches: list[Batch], device: str) -> Statistics:
-    statistics = Statistics(detector.network, graph, [name])
-    if statistics.needs_data:
-        observe(statistics, batches, forward_of(detector, device), lambda b: detector.loss(b.to(device))[0])
-    return statistics
+def observed(detector: Detector, graph: CouplingGraph, name: str, batches: list[Batch], device: str) -> Evidence:
+    evidence = evidence_for(detector.network, graph, [name])
+    if evidence.needs_batches:
+        gather(evidence, batches, forward_of(detector, device), lambda b: detector.loss(b.to(device))[0])
+    return evidence
 
 
 def score(detector: Detector, graph: CouplingGraph, name: str, batches: list[Batch], device: str) -> float:
     """Scores all groups; returns the seconds after the last image."""
-    statistics = observed(detector, graph, name, batches, device)
+    evidence = observed(detector, graph, name, batches, device)
     start = time.perf_counter()
-    statistics.group_scores(name)
+    group_scores(name, evidence)
     return time.perf_counter() - start
 
 
@@ -237,7 +240,7 @@ def seconds_of_copy(batch: Tensor) -> float:
 def measure(name: str, chosen: argparse.Namespace, batches: list[Batch]) -> Row:
     device = chosen.device
     detector = prepared(name, chosen.weights, chosen.size, device)
-    graph = trace(detector.network, detector.example_inputs(min(chosen.size, 320)), outputs=detector.outputs)
+    graph = detector.coupling_graph(min(chosen.size, 320))
     forward, first = forward_of(detector, device), [first_image(batches[0])]
     run_all(first, forward)
     row = {

@@ -20,6 +20,18 @@ def seeded():
 
 
 @pytest.fixture(scope="session")
+def weights(realdata: Path):
+    """name → a file of real weights; skips the test, visibly, where it is absent."""
+
+    def find(name: str) -> Path:
+        if not (realdata / "weights" / name).is_file():
+            pytest.skip(f"no weights {name} in {realdata / 'weights'}")
+        return realdata / "weights" / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of real weights and images; skips the test, visibly, where it is absent."""
     folder = Path(os.environ.get("DCODP_REALDATA", ROOT.parent / "shared" / "data"))

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from dcodp.cli import build_app, main
 from dcodp.config import Config, to_dict
-from dcodp.records import Record, SweepCell, claim, run_folder, write_record, write_sweep
+from dcodp.records import Record, SweepCell, claim, run_folder, stages_from, write_record, write_sweep
 
 BLOCK = {
     **{"map50": 0.6, "map50_95": 0.4, "ap75": 0.5, "ap_small": -1, "ap_medium": 0.3, "ap_large": 0.5},
@@ -36,7 +36,7 @@ main()
 
 def record(run_id="one", status="done", **changes):
     blocks = {"dense": BLOCK, "pruned": BLOCK, "finetuned": BLOCK} | changes
-    return Record(run_id, status, to_dict(Config()), **blocks)
+    return Record(run_id, status, to_dict(Config()), stages_from(blocks))
 
 
 @pytest.fixture

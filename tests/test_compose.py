@@ -64,7 +64,7 @@ def test_a_sweep_expands_to_its_cells():
     ("override", "message"),
     [
         ("importance.seed=-1", r"importance.seed=-1 is out of range"),
-        ("importance=slimming scope=global", r"use importance\.aggregate=mean or max"),
+        ("importance=slimming allocation=global", r"use importance\.aggregate=mean or max"),
         ("ratio=1.3", r"ratio=1.3 is out of range; use 0.0 ≤ ratio < 1.0"),
         ("finetune.epoch=3", r"finetune.epoch is not known; did you mean finetune.epochs\?"),
         ("dataset=voc2017", "dataset=voc2017 is not known; use one of coco2017, custom, shapes, voc0712, voc2007, "),
@@ -79,7 +79,10 @@ def test_a_sweep_expands_to_its_cells():
             "importance=thinet importance.aggregate=max",
             "importance.aggregate=max means nothing to thinet; use one of sum",
         ),
-        ("importance=dcodp_greedy scope=global", "scope=global means nothing to dcodp_greedy, which only orders"),
+        (
+            "importance=dcodp_greedy allocation=global",
+            "allocation=global means nothing to dcodp_greedy, which",
+        ),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_key(override, message):

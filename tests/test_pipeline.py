@@ -16,8 +16,9 @@ import dcodp
 from dcodp.compose import cells, register
 from dcodp.detectors.registry import build
 from dcodp.errors import InputError
+from dcodp.files.tensors import load_tensors
 from dcodp.pipeline import run_cell
-from dcodp.pruning.store import load_tensors
+from dcodp.records import read_record, run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -65,8 +66,8 @@ def cell(tmp_path_factory):
 
 def metrics(record):
     """The numbers that must not depend on how often a run was interrupted."""
-    timing = {"latency_ms", "latency"}
-    return [{k: v for k, v in record[s].items() if k not in timing} for s in ("dense", "pruned", "finetuned")]
+    timing = {"latency_ms", "latency", "seconds"}
+    return [{k: v for k, v in record.block(s).items() if k not in timing} for s in ("dense", "pruned", "finetuned")]
 
 
 def same_weights(one, other):
@@ -114,7 +115,7 @@ def test_another_ratio_shares_the_dense_net_and_the_scores(cell, monkeypatch):
         [*SMALL, f"paths.data={config.paths.data}", f"paths.results={config.paths.results}", "wandb.mode=disabled",
          "ratio=0.2", "finetune.epochs=0"],
     )  # fmt: skip
-    monkeypatch.setattr("dcodp.pipeline.scoring.observe", None)  # would fail if the scores were computed again
+    monkeypatch.setattr("dcodp.pipeline.calibrating.gather", None)  # would fail if the scores were computed again
     again = run_cell(other)
     assert again.dense == record.dense
     assert again.finetuned is None  # nothing was fine-tuned, so nothing is claimed
@@ -136,24 +137,24 @@ def test_interrupted_and_started_again_gives_the_same_numbers(cell, tmp_path, mo
     stored = json.loads(next((tmp_path / "results/runs").glob("*/record.json")).read_text())
     assert stored["status"] == "failed" and "Stop" in stored["error"]
     resumed = run_cell(config)
-    assert metrics(vars(resumed)) == metrics(vars(record))
+    assert metrics(resumed) == metrics(record)
     assert same_weights(tmp_path / "results/runs" / resumed.run_id, folder)
 
 
 def interrupt(patch, where):
     """Raise in the middle of a stage: in the second epoch of a training, after the first batch of the scoring."""
-    import dcodp.pipeline.scoring as scoring
+    import dcodp.pipeline.calibrating as calibrating
     from dcodp.data.augment import TrainingBatches
 
     if where == "score":
-        real = scoring.save_tensors
+        real = calibrating.save_tensors
 
         def stop_after_partial(tensors, path, header=None):
             real(tensors, path, header)
-            if path.name == "partial.safetensors":
+            if path.name.startswith("partial"):
                 raise Stop
 
-        patch.setattr(scoring, "save_tensors", stop_after_partial)
+        patch.setattr(calibrating, "save_tensors", stop_after_partial)
         return
     real_epoch, seen = TrainingBatches.epoch, []
 
@@ -174,7 +175,7 @@ def test_killed_outright_and_started_again_gives_the_same_numbers(cell, tmp_path
     places = [f"paths.data={tmp_path / 'data'}", f"paths.results={tmp_path / 'results'}", "wandb.mode=disabled"]
     command = [sys.executable, str(ROOT / "run.py"), *SMALL, *places]
     results = tmp_path / "results"
-    for sign in ("cache/dense/*/last.ckpt", "cache/scores/*/partial.safetensors", "runs/*/finetune/last.ckpt"):
+    for sign in ("cache/dense/*/last.ckpt", "cache/evidence/*/partial*.safetensors", "runs/*/finetune/last.ckpt"):
         process = subprocess.Popen(command, cwd=tmp_path)
         while process.poll() is None and not list(results.glob(sign)):
             time.sleep(0.05)
@@ -182,11 +183,11 @@ def test_killed_outright_and_started_again_gives_the_same_numbers(cell, tmp_path
         process.wait()
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
     stored = json.loads(next((results / "runs").glob("*/record.json")).read_text())
-    assert stored["status"] == "done" and metrics(stored) == metrics(vars(record))
+    assert stored["status"] == "done" and metrics(read_record(run_folder(results, stored["run_id"]))) == metrics(record)
     assert same_weights(results / "runs" / stored["run_id"], folder)
 
 
-@pytest.mark.parametrize("overrides", [("target=flops:0.5",), ("target=parameters:0.3", "scope=global")])
+@pytest.mark.parametrize("overrides", [("target=flops:0.5",), ("target=parameters:0.3", "allocation=global")])
 def test_a_target_takes_the_place_of_the_ratio(cell, overrides):
     _, _, folder = cell
     record = run_cell(configured(folder.parents[2], *overrides))
@@ -215,7 +216,7 @@ def test_slimming_trains_a_net_of_its_own_and_the_record_says_what_it_left_alone
     small = ("importance=slimming", "finetune.epochs=0", "train.epochs=1")
     sparse = run_cell(configured(tmp_path, *small))
     (row,) = (tmp_path / "results/runs" / sparse.run_id / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(row)["loss_extra"] > 0 and "sparsity penalty" not in " ".join(sparse.notes)
+    assert json.loads(row)["loss_sparsity"] > 0 and "sparsity penalty" not in " ".join(sparse.notes)
 
     small = (*small[:2], "train.epochs=0", "model=faster_rcnn_tiny_test")
     never = run_cell(configured(tmp_path, *small))

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from dcodp.errors import InputError
+from dcodp.files import write_atomically, writing
 from dcodp.records import (
+    STAGES,
     Record,
     SweepCell,
     append_metrics,
@@ -25,12 +27,11 @@ from dcodp.records import (
     read_sweeps,
     recording,
     run_folder,
+    stages_from,
     timed,
-    write_atomically,
     write_record,
     write_sweep,
 )
-from dcodp.records import folder as folder_module
 
 
 @pytest.fixture
@@ -43,7 +44,8 @@ def full_disk(*_):
 
 
 def test_round_trip(run):
-    record = Record("abc", "done", {"ratio": 0.5}, dense={"map50": 0.1 + 0.2, "per_class": {"cat": {"map50": 0.3}}})
+    record = Record("abc", "done", {"ratio": 0.5})
+    record.add("dense", {"map50": 0.1 + 0.2, "per_class": {"cat": {"map50": 0.3}}}, seconds=1.5)
     write_record(run, record)
     assert read_record(run) == record
     assert [path.name for path in run.path.iterdir()] == ["record.json"]  # no temporary file is left
@@ -51,12 +53,17 @@ def test_round_trip(run):
 
 def test_record_has_the_contract_keys(run):
     write_record(run, Record("abc"))
-    keys = {"run_id", "status", "config", "dense", "pruned", "finetuned", "provenance", "error", "notes"}
+    keys = {"run_id", "status", "config", "stages", *STAGES, "provenance", "error", "notes"}
     assert set(json.loads(run.record.read_text())) == keys
 
 
 def test_values_of_numpy_are_written_and_not_a_number_is_named(run):
-    write_record(run, Record("abc", dense={"map50": np.float32(0.5), "ap75": float("nan"), "flops": np.int64(7)}))
+    write_record(
+        run,
+        Record(
+            "abc", stages=stages_from({"dense": {"map50": np.float32(0.5), "ap75": float("nan"), "flops": np.int64(7)}})
+        ),
+    )
     record = read_record(run)
     assert record.dense == {"map50": 0.5, "ap75": None, "flops": 7}
     assert record.notes == ["dense.ap75 was nan"]
@@ -64,7 +71,7 @@ def test_values_of_numpy_are_written_and_not_a_number_is_named(run):
 
 def test_full_disk_keeps_the_old_record(run, monkeypatch):
     write_record(run, Record("abc", "running", notes=["old"]))
-    monkeypatch.setattr(folder_module.os, "fsync", full_disk)
+    monkeypatch.setattr(writing.os, "fsync", full_disk)
     with pytest.raises(InputError, match="disk is full"):
         write_record(run, Record("abc", "done", notes=["new"]))
     assert read_record(run).notes == ["old"]
@@ -91,9 +98,42 @@ def test_broken_record_is_reported_not_raised(run, tmp_path, text):
     assert record.status == "broken" and record.error is not None and "record.json" in record.error
 
 
+def test_records_of_the_first_format_are_read(run):
+    write_record(run, Record("abc", "done"))
+    tree = json.loads(run.record.read_text())
+    del tree["stages"]
+    run.record.write_text(json.dumps(tree | {"dense": {"map50": 0.5}, "finetuned": {"map50": 0.4}}))
+    record = read_record(run)
+    assert [stage["name"] for stage in record.stages] == ["dense", "finetuned"]
+    assert (record.dense, record.pruned, record.finetuned) == ({"map50": 0.5}, None, {"map50": 0.4})
+    run.record.write_text(json.dumps(tree | {"dense": {"map50": "high"}}))
+    with pytest.raises(InputError, match="dense is not as a record has it"):
+        read_record(run)
+
+
+def test_of_several_steps_the_last_stage_of_a_name_counts(run):
+    record = Record("abc", "done")
+    for number in (1, 2):
+        for name in ("pruned", "finetuned"):
+            record.add(name, {"map50": number / 10}, seconds=float(number))
+    write_record(run, record)
+    assert read_record(run) == record
+    assert json.loads(run.record.read_text())["finetuned"] == {"map50": 0.2, "seconds": 2.0}
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"status": "finished"}, {"dense": {"map50": "high"}}, {"dense": {"per_class": {"cat": 0.5}}}, {"run_id": "xyz"}],
+    [
+        *(
+            {"status": "finished"},
+            {"run_id": "xyz"},
+            {"stages": "all"},
+            {"stages": ["dense"]},
+            {"stages": [{"map50": 1.0}]},
+        ),
+        {"stages": [{"name": "dense", "map50": "high"}]},
+        {"stages": [{"name": "dense", "per_class": {"cat": 0.5}}]},
+    ],
 )
 def test_wrong_content_is_refused(run, change):
     write_record(run, Record("abc"))
@@ -107,7 +147,7 @@ def test_recording_ends_done_failed_or_interrupted(tmp_path):
         run = run_folder(tmp_path, name)
         with recording(run, Record(name)) as record:
             assert read_record(run).status == "running" and is_alive(run)
-            record.dense = {"map50": 0.5}
+            record.add("dense", {"map50": 0.5})
             if error:
                 raise error
         return run
@@ -126,7 +166,7 @@ def test_recording_ends_done_failed_or_interrupted(tmp_path):
 
 def test_the_first_error_is_raised_when_the_disk_is_full_too(run, monkeypatch):
     with pytest.raises(RuntimeError, match="the real one") as caught, recording(run, Record("abc")):
-        monkeypatch.setattr(folder_module.os, "fsync", full_disk)
+        monkeypatch.setattr(writing.os, "fsync", full_disk)
         raise RuntimeError("the real one")
     assert "disk is full" in caught.value.__notes__[0]
 

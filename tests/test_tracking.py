@@ -16,7 +16,9 @@ RECORD = Record(
     "abc123",
     "done",
     {"ratio": 0.5, "model": {"name": "yolov8n"}},
-    dense={"map50": 1 / 3, "ap_large": None, "per_class": {"cat": {"map50": 0.1}}, "parameters": 3157200},
+    stages=[
+        {"name": "dense", "map50": 1 / 3, "ap_large": None, "per_class": {"cat": {"map50": 0.1}}, "parameters": 3157200}
+    ],
     provenance={"seed": 0, "wall_seconds": {"dense": 1.5}},
 )
 
@@ -112,7 +114,7 @@ def test_sync_mirrors_once(tmp_path, monkeypatch):
     assert len(runs) == 1 and runs[0].rows == [{"train/epoch": 0}]
     assert sync(WandbConfig(mode="online"), RECORD, tmp_path)  # offline was not yet online
     assert not sync(WandbConfig(), RECORD, tmp_path)
-    changed = Record(**{**vars(RECORD), "pruned": {"map50": 0.1}})
+    changed = Record(**{**vars(RECORD), "stages": [*RECORD.stages, {"name": "pruned", "map50": 0.1}]})
     assert sync(WandbConfig(), changed, tmp_path)
 
 

@@ -216,7 +216,7 @@ def test_full_disk_is_one_line_and_keeps_the_last_checkpoint(detection_set, tmp_
 
 def test_a_loss_that_is_not_finite_stops_the_training(detection_set, tmp_path):
     with pytest.raises(InputError, match=r"the loss is not finite in epoch 1 .*lower the learning rate \(lr=0\.002\)"):
-        run(narrow(), detection_set, tmp_path, extra_loss=lambda _: torch.tensor(math.nan))
+        run(narrow(), detection_set, tmp_path, terms={"extra": lambda *_: torch.tensor(math.nan)})
     assert not (tmp_path / "last.ckpt").exists()
 
 
@@ -227,9 +227,15 @@ def test_extra_loss_reaches_the_gradient_and_the_metrics(detection_set, tmp_path
     settings = dataclasses.replace(SETTINGS, epochs=1)
     plain, slim = narrow(), narrow()
     run(plain, detection_set, tmp_path / "plain", settings)
-    run(slim, detection_set, tmp_path / "slim", settings, extra_loss=lambda n: 10 * scales(n))
+    run(
+        slim,
+        detection_set,
+        tmp_path / "slim",
+        settings,
+        terms={"scales": lambda network, batch, outputs: 10 * scales(network)},
+    )
     assert scales(slim.network) < scales(plain.network)
-    assert lines(tmp_path / "slim")[0]["loss_extra"] > 0
+    assert lines(tmp_path / "slim")[0]["loss_scales"] > 0
 
 
 def test_one_log_line_per_epoch_without_a_terminal_and_a_bar_with_one(monkeypatch, caplog):

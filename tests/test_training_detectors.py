@@ -13,7 +13,7 @@ from dcodp.data.augment import TrainingBatches
 from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.detectors import DecodeSettings
 from dcodp.detectors.registry import build
-from dcodp.pruning.store import load_tensors
+from dcodp.files.tensors import load_tensors
 from dcodp.training import load_best, train
 
 SIZE = 96
@@ -37,7 +37,7 @@ def detection_set(tmp_path_factory):
 def pruned(family, variant):
     torch.manual_seed(0)
     detector, _ = build(ModelConfig(name=family, family=family, variant=variant), CLASSES)
-    graph = dcodp.trace(detector.network, detector.example_inputs(SIZE), outputs=detector.outputs)
+    graph = detector.coupling_graph(SIZE)
     scores = {g.name: torch.rand(g.channels) for g in graph.groups}
     plan = dcodp.select(graph, scores, ratio=0.5)
     return detector, detector.with_network(dcodp.prune(detector.network, plan)), plan

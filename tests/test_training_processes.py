@@ -17,7 +17,7 @@ from dcodp.detectors import Batch
 from dcodp.detectors.registry import build
 from dcodp.detectors.torchvision_common import freeze_batch_norms
 from dcodp.errors import InputError
-from dcodp.pruning.store import load_tensors
+from dcodp.files.tensors import load_tensors
 from dcodp.training import train
 from dcodp.training.processes import _none_left_behind, make_fabric
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from dcodp import evaluation, importance, testing
     from dcodp.errors import InputError
     from dcodp.graph import CouplingGraph, trace
-    from dcodp.importance.score import score
+    from dcodp.importance.scoring import score
     from dcodp.pruning import PrunePlan, load, prune, save, select
+    from dcodp.repairs import repair
 
 _HOME = {
     "InputError": "dcodp.errors",
@@ -22,14 +23,15 @@ _HOME = {
     "PrunePlan": "dcodp.pruning",
     "load": "dcodp.pruning",
     "prune": "dcodp.pruning",
+    "repair": "dcodp.repairs",
     "save": "dcodp.pruning",
-    "score": "dcodp.importance.score",
+    "score": "dcodp.importance.scoring",
     "select": "dcodp.pruning",
 }
 _MODULES = ("evaluation", "importance", "testing")
 
 __all__ = [
-    "CouplingGraph", "InputError", "PrunePlan", "evaluation", "importance", "load", "prune", "save", "score",
+    "CouplingGraph", "InputError", "PrunePlan", "evaluation", "importance", "load", "prune", "repair", "save", "score",
     "select", "testing", "trace",
 ]  # fmt: skip
 

@@ -20,6 +20,10 @@ from dcodp.config import Config, validate
 from dcodp.errors import InputError
 
 Cell = tuple[list[str], Config]  # overrides and what they compose to
+RENAMED = {
+    "scope": "write allocation=uniform in place of scope=local, and allocation=global in place of scope=global",
+    "compensate": "write repair=least_squares, or leave it out",
+}
 WEIGHTS = (".pt", ".pth", ".safetensors")  # of weights files, which are looked for in a folder by the model's name
 
 
@@ -35,11 +39,12 @@ def to_config(composed: DictConfig) -> Config:
     for key in ("weights", "backbone_weights"):
         setattr(config.model, key, _weights_file(config.model.name, f"model.{key}", getattr(config.model, key)))
     validate(config)
-    if config.importance.aggregate != "sum" or config.scope != "local":  # criteria need torch: only where it matters
+    ranked = config.allocation.name == "global"
+    if config.importance.aggregate != "sum" or ranked:  # criteria need torch: only where it matters
         from dcodp.importance import criterion
         from dcodp.importance.criterion import check
 
-        check(config.importance.name, criterion(config.importance.name), config.importance.aggregate, config.scope)
+        check(config.importance.name, criterion(config.importance.name), config.importance.aggregate, ranked)
     return config
 
 
@@ -119,7 +124,7 @@ def _explained(error: Exception, overrides: list[str]) -> str:
         options = text.partition("Available options")[2].partition("Config search path")[0].split("\n")[1:]
         return f"{group} is not known; use one of {', '.join(sorted(o.strip() for o in options if o.strip()))}"
     if "not in" in text or (cause is not None and "not in" in str(cause)):
-        return f"the key {key} is not known; {_nearest(key)}"
+        return f"the key {key} is not known; {RENAMED.get(key) or _nearest(key)}"
     return f"{culprit or 'the configuration'} is not understood: {_first_line(cause or error)}"
 
 

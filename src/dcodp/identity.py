@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dcodp.config import Config, digest, parse_target, semantic
+from dcodp.config import Config, semantic
+from dcodp.files import digest
+from dcodp.targets import parse_target
 
 
 def dense_key(config: Config) -> str:
@@ -14,6 +16,12 @@ def dense_key(config: Config) -> str:
         decisive["validated"] = {k: tree["evaluation"][k] for k in thresholds}
         decisive["devices"] = config.devices
     return digest(decisive)
+
+
+def evidence_key(config: Config) -> str:
+    """Identifies what calibration shows: the dense detector, the images and how they are looked at."""
+    importance = semantic(config)["importance"]
+    return digest([dense_key(config), {k: importance[k] for k in ("images", "batch", "locations", "seed")}])
 
 
 def scores_key(config: Config) -> str:

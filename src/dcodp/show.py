@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from dcodp.compose import Cell
-from dcodp.config import Config, digest
+from dcodp.config import Config
+from dcodp.files import digest
 from dcodp.records import SweepCell, is_done, load_records, run_folder, write_sweep
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dcodp.errors import InputError
 from dcodp.graph.tracing import call_arguments, result_tensors
 from dcodp.pruning.plan import PrunePlan
-from dcodp.pruning.prune import named_tensors
+from dcodp.pruning.slicing import named_tensors
 
 Outputs = Callable[[Any], Any]
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dcodp.config import WandbConfig, digest
+from dcodp.config import WandbConfig
 from dcodp.errors import InputError
-from dcodp.records import Record, RunFolder, plain, read_json, read_metrics, run_folder, write_atomically
+from dcodp.files import digest, read_json, write_atomically
+from dcodp.records import STAGES, Record, RunFolder, plain, read_metrics, run_folder
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -31,8 +32,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def mirrored_numbers(record: Record) -> dict[str, Any]:
-    """What W&B's summary shows: the status, the three evaluation blocks and the wall times."""
-    blocks = {"dense": record.dense or {}, "pruned": record.pruned or {}, "finetuned": record.finetuned or {}}
+    """What W&B's summary shows: the status, the evaluation blocks and the wall times."""
+    blocks = {stage: block for stage in STAGES if (block := record.block(stage))}
     times = record.provenance.get("wall_seconds") or {}
     return flatten(plain({"status": record.status, **blocks, "wall_seconds": times}, []))
 

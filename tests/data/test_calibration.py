@@ -8,7 +8,7 @@ import torch
 from dcodp.config import DatasetConfig
 from dcodp.data.calibration import calibration_batches
 from dcodp.data.images import calibration_images
-from dcodp.data.load import load
+from dcodp.data.splits import load
 
 
 def test_images_and_boxes(tmp_path):

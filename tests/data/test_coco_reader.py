@@ -5,8 +5,8 @@ import pytest
 
 from dcodp.config import DatasetConfig
 from dcodp.data.coco import open_split
-from dcodp.data.load import load
 from dcodp.data.parsing import Problem
+from dcodp.data.splits import load
 from dcodp.errors import InputError
 
 

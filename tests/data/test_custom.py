@@ -10,9 +10,9 @@ from PIL import Image
 
 from dcodp.compose import cells, register
 from dcodp.config import Config, DatasetConfig
-from dcodp.data.check import check
+from dcodp.data.checking import check
 from dcodp.data.images import read_image
-from dcodp.data.load import fingerprint, load
+from dcodp.data.splits import fingerprint, load
 from dcodp.errors import InputError
 from dcodp.identity import run_id
 

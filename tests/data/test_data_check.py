@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from dcodp.cli import build_app
 from dcodp.config import DatasetConfig
-from dcodp.data.check import check
-from dcodp.data.load import fingerprint, load
+from dcodp.data.checking import check
+from dcodp.data.splits import fingerprint, load
 
 VOC = DatasetConfig("voc2007", "voc", "train", "val", published_val=4952)
 COCO = DatasetConfig("coco2017", "coco", "train2017", "val2017")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dcodp.config import DatasetConfig
-from dcodp.data.load import class_counts, fingerprint, load
+from dcodp.data.splits import class_counts, fingerprint, load
 from dcodp.errors import InputError
 
 VOC = DatasetConfig("voc2007", "voc", "train", "val")

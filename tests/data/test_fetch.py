@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from dcodp.cli import build_app
 from dcodp.data import download as downloads
 from dcodp.data.archives import unpack
-from dcodp.data.fetch import fetch
+from dcodp.data.fetching import fetch
 from dcodp.data.sources import Archive, Folder, read_sources
 from dcodp.errors import InputError
 

@@ -18,7 +18,7 @@ from dcodp.data.images import (
     probe,
     read_image,
 )
-from dcodp.data.load import load
+from dcodp.data.splits import load
 from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.errors import InputError
 

@@ -17,8 +17,8 @@ from dcodp.config import DatasetConfig
 from dcodp.data import scene as scenes
 from dcodp.data import shapes
 from dcodp.data.images import read_image
-from dcodp.data.load import class_counts, load
 from dcodp.data.scene import CLASSES, scene
+from dcodp.data.splits import class_counts, load
 from dcodp.errors import InputError
 
 SMALL = DatasetConfig(generate_train=6, generate_val=3, generate_size=96)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dcodp.config import DatasetConfig
-from dcodp.data.load import load
 from dcodp.data.parsing import Problem
+from dcodp.data.splits import load
 from dcodp.data.voc import CLASSES, find, open_split
 from dcodp.errors import InputError
 

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dcodp.detectors.checkpoint import load_strictly, read_checkpoint, read_state_dict
+from dcodp.detectors.checkpoint import read_checkpoint, read_state_dict
 from dcodp.errors import InputError
+from dcodp.files.loading import load_strictly
 
 
 class Network(nn.Module):
@@ -226,7 +227,7 @@ def test_strict_loading_names_the_first_differences():
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", ["yolov7_coco_state_dict_fp16.pt", "resnet50_imagenet_stride1x1_fp16.pth"])
-def test_real_state_dicts_agree_with_torch(realdata, name):
-    path = realdata / "weights" / name
+def test_real_state_dicts_agree_with_torch(weights, name):
+    path = weights(name)
     expected = torch.load(path, weights_only=True)
     assert same(read_state_dict(path), {k: v.float() if v.is_floating_point() else v for k, v in expected.items()})

@@ -6,7 +6,8 @@ from safetensors.torch import save_file
 from torchvision.models import detection
 
 from dcodp.config import ModelConfig
-from dcodp.detectors.base import Batch, DecodeSettings
+from dcodp.data.types import Batch
+from dcodp.detectors.base import DecodeSettings
 from dcodp.detectors.retinanet import build
 from dcodp.detectors.torchvision_common import COCO_CATEGORIES
 from dcodp.errors import InputError

@@ -8,7 +8,7 @@ import pytest
 
 from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.errors import InputError
-from dcodp.evaluation.coco_ap import STATISTICS, coco_statistics
+from dcodp.evaluation.coco_metric import STATISTICS, coco_statistics
 
 BACKENDS = ("pycocotools", "hotcoco")
 SQUARE, FAR, INSIDE_FAR = (10, 10, 60, 60), (100, 100, 180, 180), (110, 110, 140, 140)

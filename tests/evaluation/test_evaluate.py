@@ -12,13 +12,13 @@ from torch import nn
 
 from dcodp.compose import cells, register
 from dcodp.config import EvaluationConfig
-from dcodp.data.load import load
-from dcodp.data.types import DetectionSet, LabelledImage
+from dcodp.data.splits import load
+from dcodp.data.types import Detections, DetectionSet, LabelledImage
 from dcodp.data.voc import CLASSES
-from dcodp.detectors.base import Detections, Detector
+from dcodp.detectors.base import Detector
 from dcodp.errors import InputError
 from dcodp.evaluation import accuracy, evaluate, fitness, load_predictions, predict, save_predictions, voc_statistics
-from dcodp.evaluation.evaluate import voc_rule
+from dcodp.evaluation.measuring import voc_rule
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SETTINGS = EvaluationConfig(batch=2, latency_runs=2)

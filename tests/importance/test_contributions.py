@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from dcodp.calibration.sampling import draw_positions, group_gram, output_energy, patches
+from dcodp.calibration.watch import Read, Watch
 from dcodp.importance import contribution_gram
-from dcodp.importance.contributions import draw_positions, group_gram, output_energy, patches
-from dcodp.importance.observe import Read, Watch
 
 LAYERS = {
     "plain": (nn.Conv2d(4, 5, 3, padding=1), (2, 4, 6, 7)),
@@ -51,7 +51,7 @@ def test_they_add_up_to_the_output(name):
     ],
 )
 def test_moments_of_a_group(name, index, monkeypatch):
-    monkeypatch.setattr("dcodp.importance.contributions.BLOCK", 64)  # several blocks
+    monkeypatch.setattr("dcodp.calibration.sampling.BLOCK", 64)  # several blocks
     layer, shape = LAYERS[name]
     found, weight = everything(read_of(layer, torch.randn(shape).to(layer.weight)))
     samples = torch.einsum("sck,fck->sfc", found, weight).flatten(0, 1)[:, torch.tensor(index)].sum(2)

@@ -7,8 +7,10 @@ import torch
 import yaml
 
 import dcodp
+from dcodp.calibration.maps import MapScores
+from dcodp.calibration.weights import Weights
 from dcodp.errors import InputError
-from dcodp.importance import MapCriterion, WeightCriterion, criteria, criterion, names, register
+from dcodp.importance import Criterion, criteria, criterion, names, register
 from dcodp.importance.criterion import check
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "importance"
@@ -23,7 +25,7 @@ def test_all_are_there_and_say_what_they_need():
         "gradients": "taylor",
     }
     wanted = {name: need for need, named in needs.items() for name in named.split()}
-    assert {name: criterion(name).needs for name in names()} == wanted
+    assert {name: criterion(name).sees for name in names()} == wanted
 
 
 def test_each_has_a_configuration_of_its_name():
@@ -38,8 +40,8 @@ def test_a_name_that_is_not_known():
 
 def test_one_of_ones_own(network, graph, batches, monkeypatch):
     monkeypatch.setattr(criteria, "_REGISTERED", {})
-    register("largest", MapCriterion(lambda maps: maps.amax((2, 3))))
-    register("first_weight", WeightCriterion(lambda weight: weight[:, 0]))
+    register("largest", Criterion((MapScores(per_image=lambda maps: maps.amax((2, 3))),)))
+    register("first_weight", Criterion((Weights(),), lambda weight: weight[:, 0]))
     found = dcodp.score(network, graph, ["largest", "first_weight"], batches, aggregate="mean")
     assert torch.equal(found["first_weight"]["down"], network.down.weight[:, 0, 0, 0].double())
     images = torch.cat([images for (images,) in batches])
@@ -54,7 +56,7 @@ def test_one_of_ones_own(network, graph, batches, monkeypatch):
 @pytest.mark.parametrize("name", ["slimming", "lamp"])
 def test_scores_meet_as_they_are_only_where_layers_are_not_added_up(name):
     for aggregate in ("mean", "max"):
-        check(name, criterion(name), aggregate, scope="global")
+        check(name, criterion(name), aggregate, ranked=True)
     with pytest.raises(InputError, match=r"use importance\.aggregate=mean or max"):
-        check(name, criterion(name), "sum", scope="global")
-    check("random", criterion("random"), "sum", scope="global")
+        check(name, criterion(name), "sum", ranked=True)
+    check("random", criterion("random"), "sum", ranked=True)

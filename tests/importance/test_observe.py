@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dcodp.importance.observe import Read, Watch
+from dcodp.calibration.watch import Read, Watch
 
 
 class Swish(nn.Module):

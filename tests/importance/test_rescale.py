@@ -5,13 +5,16 @@ import torch
 from torch import nn
 
 import dcodp
-from dcodp.importance import Statistics, observe, rescale, thinet_scales_from_gram
+from dcodp.calibration import gather
+from dcodp.calibration.contributions import Contributions
+from dcodp.importance import evidence_for, group_scores, thinet_scales_from_gram
+from dcodp.repairs.methods.rescale import rescaled
 
 
 def contributions(network, graph, batches):
-    statistics = Statistics(network, graph, ["thinet"], locations=10**4)
-    observe(statistics, batches, lambda inputs: network(*inputs))
-    return statistics.contributions(), statistics.group_scores("thinet")
+    evidence, statistic = evidence_for(network, graph, ["thinet"], locations=10**4), Contributions()
+    gather(evidence, batches, lambda inputs: network(*inputs))
+    return statistic.grams(evidence.sums[statistic], evidence.subject), group_scores("thinet", evidence)
 
 
 def test_a_copy_stands_in_for_its_original():
@@ -24,7 +27,7 @@ def test_a_copy_stands_in_for_its_original():
     plan = dcodp.select(graph, {"0": torch.tensor([1.0, 1, 1, 1, 0, 1])}, ratio=1 / 6)
     small = dcodp.prune(network, plan)
     assert not torch.allclose(small(inputs), network(inputs))
-    assert rescale(small, plan, graph, grams) is small
+    assert rescaled(small, plan, graph, grams) is small
     torch.testing.assert_close(small(inputs), network(inputs))
 
 
@@ -32,7 +35,7 @@ def test_every_consumer_gets_its_factors(network, graph, batches):
     grams, scores = contributions(network, graph, batches)
     plan = dcodp.select(graph, scores, ratio=0.5)
     plain = dcodp.prune(network, plan)
-    small = rescale(dcodp.prune(network, plan), plan, graph, grams)
+    small = rescaled(dcodp.prune(network, plan), plan, graph, grams)
     changed = {n for n, t in small.named_parameters() if not torch.equal(t, plain.get_parameter(n))}
     assert changed == {"branch.weight", "down.weight", "mix.weight", "fc.weight"}
     kept = torch.tensor(plan.groups["down"])
@@ -46,11 +49,11 @@ def test_the_outputs_come_nearer(network, graph, batches):
     plan = dcodp.select(graph, {"down": scores["down"]}, ratio=0.5)
     images = torch.cat([images for (images,) in batches])
     seen = []
-    for model in (network, dcodp.prune(network, plan), rescale(dcodp.prune(network, plan), plan, graph, grams)):
+    for model in (network, dcodp.prune(network, plan), rescaled(dcodp.prune(network, plan), plan, graph, grams)):
         model.mix.register_forward_hook(lambda module, args, out: seen.append(out.detach()))
         model.eval()(images)
-    dense, plain, rescaled = seen
-    assert (rescaled - dense).square().sum() < 0.99 * (plain - dense).square().sum()
+    dense, plain, better = seen
+    assert (better - dense).square().sum() < 0.99 * (plain - dense).square().sum()
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
@@ -58,5 +61,5 @@ def test_without_contributions_nothing_changes(network, graph, batches, ratio):
     grams, scores = contributions(network, graph, batches)
     plan = dcodp.select(graph, scores, ratio=ratio)
     plain = dcodp.prune(network, plan)
-    small = rescale(dcodp.prune(network, plan), plan, graph, grams if ratio == 0 else {})
+    small = rescaled(dcodp.prune(network, plan), plan, graph, grams if ratio == 0 else {})
     assert all(torch.equal(t, plain.get_parameter(n)) for n, t in small.named_parameters())

@@ -7,16 +7,17 @@ import torch
 from torch import Tensor, nn
 
 import dcodp
+from dcodp.calibration import Evidence, gather
 from dcodp.errors import InputError
 from dcodp.importance import (
-    Statistics,
     contribution_gram,
+    evidence_for,
     gram,
     greedy_removal_order,
+    group_scores,
     lasso_scores,
     names,
     nuclear_coupling,
-    observe,
     taylor,
     thinet_order_from_gram,
     weights,
@@ -59,31 +60,31 @@ def test_together_as_alone(network, graph, batches):
 def test_an_interrupted_pass_goes_on(network, graph, batches):
     chosen, loss = ["dcodp", "chip", "dcodp_greedy", "thinet", "taylor"], squared_error(network)
 
-    def run(statistics: Statistics, batches: Batches) -> Statistics:
-        observe(statistics, batches, lambda inputs: network(*inputs), loss)
-        return statistics
+    def run(evidence: Evidence, batches: Batches) -> Evidence:
+        gather(evidence, batches, lambda inputs: network(*inputs), loss)
+        return evidence
 
-    whole = run(Statistics(network, graph, chosen), batches)
-    first = run(Statistics(network, graph, chosen), batches[:2])
-    second = Statistics(network, graph, chosen)
-    second.restore({key: value.clone() for key, value in first.sums.items()}, first.batches)
+    whole = run(evidence_for(network, graph, chosen), batches)
+    first = run(evidence_for(network, graph, chosen), batches[:2])
+    second = evidence_for(network, graph, chosen)
+    second.restore({key: value.clone() for key, value in first.state().items()}, first.batches)
     run(second, batches)
     for name in chosen:
-        for group, scores in whole.group_scores(name).items():
-            assert torch.equal(scores, second.group_scores(name)[group])
+        for group, scores in group_scores(name, whole).items():
+            assert torch.equal(scores, group_scores(name, second)[group])
 
 
 def test_criteria_share_what_they_both_need(network, graph):
-    assert len(Statistics(network, graph, ["dcodp", "chip"]).distinct) == 1
-    assert len(Statistics(network, graph, ["thinet", "lasso", "dcodp", "rank", "l1", "random"]).distinct) == 5
+    assert len(evidence_for(network, graph, ["dcodp", "chip"]).sums) == 1
+    assert len(evidence_for(network, graph, ["thinet", "lasso", "dcodp", "rank", "l1", "random"]).sums) == 5
 
 
 def test_what_is_kept_does_not_grow_with_the_images(network, graph, batches):
     sizes = []
     for count in (1, 3):
-        statistics = Statistics(network, graph, [n for n in names() if n != "taylor"])
-        observe(statistics, batches[:count], lambda inputs: network(*inputs))
-        sizes.append({key: value.shape for key, value in statistics.sums.items()})
+        evidence = evidence_for(network, graph, [n for n in names() if n != "taylor"])
+        gather(evidence, batches[:count], lambda inputs: network(*inputs))
+        sizes.append({key: value.shape for key, value in evidence.state().items()})
     assert sizes[0] == sizes[1]
 
 

@@ -7,7 +7,7 @@ from torchvision import models
 
 import dcodp
 from dcodp.evaluation.complexity import count_flops, count_parameters
-from dcodp.pruning.allocate import Ranking, kept_count, normalised
+from dcodp.pruning.allocation import Ranking, kept_count, normalised
 
 X = (torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)),)
 
@@ -21,13 +21,13 @@ def traced():
     return model, graph, scores
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
 @pytest.mark.parametrize("round_to", [1, 8])
 @pytest.mark.parametrize("kind", ["flops", "parameters"])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
-def test_targets_are_met_within_one_percent(traced, scope, round_to, kind, share):
+def test_targets_are_met_within_one_percent(traced, allocation, round_to, kind, share):
     model, graph, scores = traced
-    plan = dcodp.select(graph, scores, target=f"{kind}:{share}", scope=scope, round_to=round_to)
+    plan = dcodp.select(graph, scores, target=f"{kind}:{share}", allocation=allocation, round_to=round_to)
     small = dcodp.prune(model, plan)
     if kind == "flops":
         reached = count_flops(small, X) / count_flops(model, X)
@@ -56,15 +56,15 @@ def test_equal_widths_are_rounded_one_group_at_a_time():
 
 def test_what_stays_is_the_best_of_its_group(traced):
     _, graph, scores = traced
-    for scope in ("local", "global"):
-        for name, kept in dcodp.select(graph, scores, target="parameters:0.4", scope=scope).groups.items():
+    for allocation in ("uniform", "global"):
+        for name, kept in dcodp.select(graph, scores, target="parameters:0.4", allocation=allocation).groups.items():
             gone = sorted(set(range(len(scores[name]))) - set(kept))
             assert not gone or scores[name][gone].max() <= scores[name][kept].min()
 
 
 def test_global_ranking_removes_the_lowest_of_all_channels(traced):
     _, graph, scores = traced
-    kept = dcodp.select(graph, scores, ratio=0.4, scope="global").groups
+    kept = dcodp.select(graph, scores, ratio=0.4, allocation="global").groups
     every = torch.cat([torch.from_numpy(normalised(scores[g.name])) for g in graph.groups])
     stays = torch.cat([torch.isin(torch.arange(g.channels), torch.tensor(kept[g.name])) for g in graph.groups])
     assert int(stays.sum()) == len(every) - round(0.4 * len(every))
@@ -74,7 +74,7 @@ def test_global_ranking_removes_the_lowest_of_all_channels(traced):
 def test_normalisation_ignores_the_scale_of_a_group(traced):
     _, graph, scores = traced
     scaled = {name: s * (1000 if i % 2 else 0.001) for i, (name, s) in enumerate(scores.items())}
-    kept = [dcodp.select(graph, s, ratio=0.4, scope="global").groups for s in (scores, scaled)]
+    kept = [dcodp.select(graph, s, ratio=0.4, allocation="global").groups for s in (scores, scaled)]
     assert kept[0] == kept[1]
     assert normalised(torch.zeros(3)).tolist() == [1, 1, 1]  # says no more than any other constant
     assert normalised(torch.tensor([3.0, -3.0])).tolist() == [1, -1]
@@ -85,7 +85,7 @@ def test_a_useless_group_keeps_its_least_number(traced):
     first = graph.groups[0]
     low = {name: s + 1 for name, s in scores.items()} | {first.name: torch.cat([torch.ones(1), torch.zeros(63)])}
     for least in (1, 4):
-        kept = dcodp.select(graph, low, ratio=0.3, scope="global", min_channels=least).groups
+        kept = dcodp.select(graph, low, ratio=0.3, allocation="global", min_channels=least).groups
         assert len(kept[first.name]) == least
     assert Ranking(graph.groups[:1], low).counts(0.0) == {first.name: first.channels}
 
@@ -104,10 +104,10 @@ def test_frozen_and_ignored_groups_count_towards_the_target(traced):
         ({"target": "parameters:0.1", "ignore": ["*"]}, "cannot be met"),
         ({"target": "watts:0.5"}, "not understood"),
         ({"target": "flops:1.5"}, "not understood"),
-        ({"scope": "galactic"}, "use local or global"),
+        ({"allocation": "galactic"}, "use uniform or global"),
         ({"round_to": 0}, "round_to=0 is out of range; use round_to ≥ 1"),
         ({"min_channels": -1}, "min_channels=-1 is out of range"),
-        ({"scope": "global", "ratio": {"*": 0.5}}, "give one number"),
+        ({"allocation": "global", "ratio": {"*": 0.5}}, "give one number"),
         ({"target": "flops:0.5", "ratio": {"*": 0.5}}, "give one number"),
     ],
 )
@@ -119,7 +119,7 @@ def test_what_cannot_be_is_refused(traced, options, message):
 
 def test_comparable_scores_meet_one_threshold_as_they_are(traced):
     _, graph, scores = traced
-    settings = {"ratio": 0.3, "scope": "global"}
+    settings = {"ratio": 0.3, "allocation": "global"}
     kept = dcodp.select(graph, scores, **settings, comparable=True).groups
     free = [g.name for g in graph.groups if len(kept[g.name]) > 1]  # of the others the last channel had to stay
     lowest_kept = min(scores[name][kept[name]].min() for name in free)
@@ -137,7 +137,7 @@ def test_equal_scores_go_in_equal_shares_under_one_threshold(traced, value, opti
     """Ties between groups are not broken by the order of the layers, nor do groups of zeros go first."""
     _, graph, scores = traced
     alike = {name: torch.full_like(s, value if i % 2 else 1.0) for i, (name, s) in enumerate(scores.items())}
-    plan = dcodp.select(graph, alike, scope="global", **options)
+    plan = dcodp.select(graph, alike, allocation="global", **options)
     shares = [len(plan.groups[g.name]) / g.channels for g in graph.groups]
     assert max(shares) - min(shares) < 0.1 and max(shares) < 0.9
 

@@ -100,7 +100,7 @@ def test_another_architecture_is_refused(model, plan, tmp_path):
     with pytest.raises(dcodp.InputError, match="does not have"):
         dcodp.load(nn.Conv2d(3, 4, 1), tmp_path / "small.safetensors")
     (tmp_path / "noise.safetensors").write_bytes(b"not a tensor file at all")
-    with pytest.raises(dcodp.InputError, match="not a safetensors file"):
+    with pytest.raises(dcodp.InputError, match="not a readable safetensors file"):
         dcodp.load(model, tmp_path / "noise.safetensors")
     with pytest.raises(dcodp.InputError, match="does not exist"):
         dcodp.load(model, tmp_path / "absent.safetensors")

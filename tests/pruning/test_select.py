@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import dcodp
-from dcodp.pruning.allocate import kept_count
+from dcodp.pruning.allocation import kept_count
 
 
 @pytest.fixture

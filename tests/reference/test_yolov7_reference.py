@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dcodp.config import DatasetConfig, EvaluationConfig, ModelConfig
-from dcodp.data.load import load
-from dcodp.detectors.base import Batch
+from dcodp.data.splits import load
+from dcodp.data.types import Batch
 from dcodp.detectors.yolov7 import build, fuse, yolov7
 from dcodp.detectors.yolov7.assign import assign_by_shape, assign_by_transport
 from dcodp.detectors.yolov7.head import ANCHORS, STRIDES

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from dcodp.config import Config, to_dict
 from dcodp.data.voc import CLASSES
-from dcodp.records import Record, run_folder, write_record
+from dcodp.records import Record, run_folder, stages_from, write_record
 from dcodp.report.build import Report, render_report
 from dcodp.report.pictures import Drawn, draw_pictures
 from dcodp.report.query import SPARSITY
@@ -90,7 +90,7 @@ def made_up(
         "pruning": {"channels_removed": ratio},
         "wall_seconds": {"dense": 1.5},
     }
-    return Record(run_id, status, config, **blocks, provenance=provenance)
+    return Record(run_id, status, config, stages_from(blocks), provenance=provenance)
 
 
 # --- a folder of results that fills every table and figure ----------------------------------------------------------

@@ -130,7 +130,7 @@ def test_no_name_is_markup(cell, tmp_path, monkeypatch):
     odd = "<b>&\"'"
     names = {"model": odd, "dataset": odd, "importance": odd, "run_id": odd}
     record = cell(**names)
-    record.dense["per_class"] = {odd: {"map50": 0.1}}
+    record.stages[0]["per_class"] = {odd: {"map50": 0.1}}
     record.notes, record.error, record.status = [odd], odd, "failed"
     record.provenance |= {"device": odd, "data_fingerprint": odd, "code": {"git": odd}}
     record.provenance["pruning"] |= {"coupling": {odd: {"channels": 1, "layers": [odd]}}, "layers_frozen": {odd: odd}}

@@ -14,7 +14,7 @@ from rich.text import Text
 from dcodp.errors import InputError
 
 if TYPE_CHECKING:  # reading images needs torch's loaders: only when a check runs
-    from dcodp.data.check import CheckReport, SplitReport
+    from dcodp.data.checking import CheckReport, SplitReport
 
 Data = Annotated[Path, typer.Option(help="The data folder (paths.data of the runs).")]
 
@@ -30,7 +30,7 @@ def fetch(
     ] = False,
 ) -> None:
     """Download, verify and unpack published data sets; interrupted, the same command goes on."""
-    from dcodp.data.fetch import fetch
+    from dcodp.data.fetching import fetch
     from dcodp.data.sources import read_sources
 
     known = read_sources(conf_folder() / "sources.yaml")
@@ -55,7 +55,7 @@ def check(
 ) -> None:
     """Read every image and annotation, count them, and name everything that is wrong (exit status 1 then)."""
     from dcodp.compose import cells, register
-    from dcodp.data.check import check
+    from dcodp.data.checking import check
 
     register()
     found = [config for _, config in cells(conf_folder(), [f"dataset={dataset}", *(overrides or ())])]

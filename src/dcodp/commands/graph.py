@@ -48,12 +48,11 @@ def trace_named(name: str, image_size: int, classes: int) -> CouplingGraph:
     """A detector of conf/model, without weights."""
     from dcodp.compose import cells, register
     from dcodp.detectors.registry import build
-    from dcodp.graph import trace
 
     register()
     ((_, config),) = cells(conf_folder(), [f"model={name}"])
     detector, _ = build(config.model, tuple(f"class {i}" for i in range(classes)))
-    return trace(detector.network, detector.example_inputs(image_size), outputs=detector.outputs)
+    return detector.coupling_graph(image_size)
 
 
 def trace_called(where: str, image_size: int, first_output: bool) -> CouplingGraph:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from dcodp.data.progress import track, waiting
 from dcodp.errors import InputError
+from dcodp.progress import track, waiting
 
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 _UNIX_LINK, _UNIX_FILE, _UNIX_KIND = 0o120000, 0o100000, 0o170000  # of the mode in a zip entry

@@ -19,10 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from dcodp import _ultralytics
 from dcodp.config import TrainSettings
 from dcodp.data.images import map_ahead, read_image
-from dcodp.data.progress import track
-from dcodp.data.types import DetectionSet, LabelledImage
-from dcodp.detectors.base import Batch
+from dcodp.data.types import Batch, DetectionSet, LabelledImage
 from dcodp.errors import InputError
+from dcodp.progress import track
 
 CACHE_BYTES = 2**30  # decoded images are kept in memory when all of them fit in here
 HSV = (0.015, 0.7, 0.4)  # ultralytics' gains of hue, saturation and value, at hsv=1

@@ -12,8 +12,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from dcodp.data.images import Letterbox, evaluation_batches
-from dcodp.data.types import DetectionSet, LabelledImage
-from dcodp.detectors.base import Batch
+from dcodp.data.types import Batch, DetectionSet, LabelledImage
 
 
 def calibration_batches(detection_set: DetectionSet, n: int, image_size: int, batch: int, seed: int) -> Iterator[Batch]:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dcodp.data.parsing import Listing, Problem, fit_box, names
-from dcodp.data.progress import waiting
 from dcodp.data.types import LabelledImage
 from dcodp.errors import InputError
+from dcodp.progress import waiting
 
 
 class _Object(NamedTuple):

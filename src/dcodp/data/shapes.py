@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from filelock import FileLock
 
-from dcodp.config import DatasetConfig, digest
-from dcodp.data.progress import track
+from dcodp.config import DatasetConfig
 from dcodp.data.scene import CLASSES, Shape, scene
 from dcodp.errors import InputError
+from dcodp.files import digest
+from dcodp.progress import track
 
 GENERATOR = 1  # raise it whenever a change to scene.py or to this file changes what is written
 JPEG_QUALITY = 92

@@ -1,9 +1,13 @@
-"""What every reader returns and every loader takes: images with boxes, and named sets of them."""
+"""What every reader returns and every loader takes: images with boxes, named sets of them, batches, detections."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,28 @@ class DetectionSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+@dataclass
+class Batch:
+    """One training batch, the same for all detectors.
+
+    `images` are letterboxed RGB. `boxes` are cx, cy, w, h as fractions of the letterboxed image.
+    """
+
+    images: Tensor  # [B, 3, S, S] uint8
+    boxes: Tensor  # [n, 4] float32
+    labels: Tensor  # [n] int64
+    image_index: Tensor  # [n] int64, the row of `images` that each box belongs to
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+
+
+@dataclass
+class Detections:
+    """What was found in one image, highest score first; boxes are xmin, ymin, xmax, ymax in input pixels."""
+
+    boxes: Tensor  # [n, 4] float32
+    scores: Tensor  # [n] float32
+    labels: Tensor  # [n] int64

@@ -9,33 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-
-@dataclass
-class Batch:
-    """One training batch, the same for all detectors.
-
-    `images` are letterboxed RGB. `boxes` are cx, cy, w, h as fractions of the letterboxed image.
-    """
-
-    images: Tensor  # [B, 3, S, S] uint8
-    boxes: Tensor  # [n, 4] float32
-    labels: Tensor  # [n] int64
-    image_index: Tensor  # [n] int64, the row of `images` that each box belongs to
-
-    def to(self, device: torch.device | str) -> Batch:
-        return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
-
-
-@dataclass
-class Detections:
-    """What was found in one image, highest score first; boxes are xmin, ymin, xmax, ymax in input pixels."""
-
-    boxes: Tensor  # [n, 4] float32
-    scores: Tensor  # [n] float32
-    labels: Tensor  # [n] int64
+from dcodp.data.types import Batch, Detections
+from dcodp.graph import CouplingGraph, trace
 
 
 @dataclass(frozen=True)
@@ -76,9 +53,22 @@ class Detector(ABC):
         """
         yield
 
-    @abstractmethod
+    def coupling_graph(self, image_size: int) -> CouplingGraph:
+        """The coupling groups of the network, traced on an image of this size; its raw outputs are kept."""
+        with self.most_work():
+            return trace(self.network, self.example_inputs(image_size), outputs=self.outputs)
+
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise, mean over images, and its named parts (detached). `network` is in train mode."""
+        return self.loss_from(self.training_outputs(batch), batch)
+
+    @abstractmethod
+    def training_outputs(self, batch: Batch) -> Any:
+        """What `network`, in train mode, says of a batch; given to `loss_from` and to further terms of the loss."""
+
+    @abstractmethod
+    def loss_from(self, outputs: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """`loss` of the outputs that are there already."""
 
     @abstractmethod
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:

@@ -16,18 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dcodp.detectors.inert import Inert, TensorRecord, load_records
 from dcodp.errors import InputError
+from dcodp.files.tensors import load_tensors
 
 MAX_PICKLE = 64 * 2**20  # bytes of object graph; YOLOv8x has under 1 MB
 MAX_ENTRIES = 100_000  # modules and tensors of one network
 MAX_DEPTH = 64  # nesting of modules, and of checkpoint dictionaries
-SHOWN = 3  # mismatching tensors named in an error
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # torch.save before 1.6
 
 
@@ -54,7 +52,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"{path} does not exist; give the path of a weights file")
     if path.suffix == ".safetensors":
-        return Checkpoint(_widened(_read_safetensors(path)))
+        return Checkpoint(_widened(load_tensors(path)[0]))
     if not zipfile.is_zipfile(path):
         raise InputError(_why_not_zip(path))
     try:
@@ -62,35 +60,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             return _read_archive(archive, path)
     except zipfile.BadZipFile as error:
         raise InputError(f"{path} is damaged ({error}); fetch it again") from error
-
-
-def load_strictly(network: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """Fills a network's state dict. Raises InputError, naming tensors, unless names and shapes agree exactly."""
-    require_same_shapes(state, network.state_dict(), source)
-    network.load_state_dict(state)
-
-
-def require_same_shapes(state: dict[str, Tensor], own: dict[str, Tensor], source: str | Path) -> None:
-    """Raises InputError naming the first tensors of `source` that a network with the tensors `own` cannot take."""
-    wrong = [f"{k} is missing" for k in own if k not in state]
-    wrong += [f"{k} is unexpected" for k in state if k not in own]
-    wrong += [
-        f"{k} has shape {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise InputError(
-            f"{source} is of another architecture: {'; '.join(wrong[:SHOWN])}{more}; give weights of this one"
-        )
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
 
 
 def _why_not_zip(path: Path) -> str:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from dcodp.detectors.base import DecodeSettings, Detections
+from dcodp.data.types import Detections
+from dcodp.detectors.base import DecodeSettings
 
 MAX_CANDIDATES = 30_000  # highest-scored (box, class) pairs that take part, per image
 CHUNK = 1_000  # candidates suppressed at a time

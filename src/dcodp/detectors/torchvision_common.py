@@ -15,11 +15,12 @@ from torchvision.ops import box_convert
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from dcodp.config import ModelConfig
-from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
+from dcodp.data.types import Batch, Detections
+from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.checkpoint import read_state_dict
-from dcodp.detectors.loading import load_exactly
 from dcodp.detectors.parallel import share_of_mean
 from dcodp.errors import InputError
+from dcodp.files.loading import load_strictly
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 COCO_CATEGORIES = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # 91, gaps included, 0 = background
@@ -43,10 +44,13 @@ class TorchvisionDetector(Detector):
         """All of it: a list of dictionaries with boxes, labels and scores."""
         return result
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def training_outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Its losses: torchvision's networks compute them themselves."""
+        return self.network(self._inputs(batch.images), targets_of(batch, self.first_label))
+
+    def loss_from(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         share = share_of_mean(len(batch.images), batch.images.device)  # torchvision's means weigh images alike
-        found = self.network(self._inputs(batch.images), targets_of(batch, self.first_label))
-        parts = {name: share * part for name, part in found.items()}
+        parts = {name: share * part for name, part in outputs.items()}
         return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     @torch.no_grad()
@@ -123,7 +127,7 @@ def load_all(
         return []
     state = read_state_dict(model.weights)
     notes = fit_classes(state, network.state_dict(), classes, rows, background)
-    load_exactly(network, state, model.weights, f"give weights of {model.family} {model.variant}")
+    load_strictly(network, state, model.weights, f"give weights of {model.family} {model.variant}")
     return notes
 
 
@@ -134,7 +138,7 @@ def load_backbone(network: nn.Module, path: str) -> None:
         for name, tensor in read_state_dict(path).items()
         if not name.startswith(("fc.", "classifier."))
     }
-    load_exactly(network.backbone.body, state, path, "give torchvision's weights of this backbone")  # type: ignore
+    load_strictly(network.backbone.body, state, path, "give torchvision's weights of this backbone")  # type: ignore
 
 
 def fit_classes(

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from dcodp import _ultralytics
 from dcodp.config import ModelConfig
-from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
-from dcodp.detectors.checkpoint import Checkpoint, read_checkpoint, require_same_shapes
+from dcodp.data.types import Batch, Detections
+from dcodp.detectors.base import DecodeSettings, Detector
+from dcodp.detectors.checkpoint import Checkpoint, read_checkpoint
 from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.detectors.parallel import mean_over_processes
 from dcodp.errors import InputError
+from dcodp.files.loading import require_same_shapes
 
 VARIANTS = ("n", "s", "m", "l", "x")
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}  # the paper's, section 4; also ultralytics' defaults
@@ -37,17 +39,20 @@ class YOLOv8(Detector):
     def outputs(self, result: Any) -> Tensor:
         return result[0]
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def training_outputs(self, batch: Batch) -> Any:
+        """The head's raw maps, as ultralytics' loss takes them."""
+        return self.network(self._scaled(batch.images))
+
+    def loss_from(self, outputs: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Box, class and distribution-focal loss after task-aligned assignment, each after its gain.
 
         Ultralytics' sum is this mean times the number of images.
         """
-        predictions = self.network(self._scaled(batch.images))
         targets = {"batch_idx": batch.image_index, "cls": batch.labels, "bboxes": batch.boxes}
         criterion, assigned = self._loss(), []
         handle = criterion.assigner.register_forward_hook(lambda _m, _a, found: assigned.append(found[2].sum()))
         try:
-            total, parts = criterion(predictions, targets)
+            total, parts = criterion(outputs, targets)
         finally:
             handle.remove()
         # It divides by the sum of the assigned scores, at least 1; in a shared batch that of all processes counts.

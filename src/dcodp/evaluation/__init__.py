@@ -1,8 +1,8 @@
 """How good, how large and how fast a detector is."""
 
-from dcodp.evaluation.coco_ap import coco_statistics
+from dcodp.evaluation.coco_metric import coco_statistics
 from dcodp.evaluation.complexity import LatencyResult, count_flops, count_parameters, latency_ms
-from dcodp.evaluation.evaluate import (
+from dcodp.evaluation.measuring import (
     Predictions,
     accuracy,
     cost,
@@ -13,7 +13,7 @@ from dcodp.evaluation.evaluate import (
     save_predictions,
     voc_statistics,
 )
-from dcodp.evaluation.voc_ap import voc_ap
+from dcodp.evaluation.voc_metric import voc_ap
 
 __all__ = [
     "LatencyResult",

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dcodp.calibration.inner_products import check_gram
 from dcodp.errors import InputError
-from dcodp.importance.nuclear import check_gram, eigen, integral, quadrature
+from dcodp.importance.nuclear import eigen, integral, quadrature
 
 REFRESH = 32  # removals between two eigendecompositions, at most
 CANCELLATION = 1e-6  # where a removal leaves less than this share of a term, rounding shows: decompose anew

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dcodp.calibration.inner_products import check_gram
 from dcodp.errors import InputError
-from dcodp.importance.nuclear import check_gram
 
 NEAR_ZERO = 1e-9  # relative: a channel that follows an active one this closely (a duplicate) does not join
 

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from dcodp.errors import InputError
+from dcodp.calibration.inner_products import blocks, check_gram, gram_of_rows, refuse_unbounded, rows_of
 
 STEP = 0.3  # of the trapezoid rule in u, see `quadrature`; the error falls like e^(−π²/STEP)
 TAIL = (
@@ -30,8 +30,6 @@ DROP = 1e-13  # eigenvalues of a Gram matrix below this share of the largest are
 TRUST = 1e-8  # estimated relative error above which an image is redone without forming a Gram matrix
 SILENT = 1e-28  # squared norm of a channel, relative to λ_max, below which float64 cannot tell it from zero
 UNSURE = 1e-6  # null-space weight below which 1 − Σ q² is not accurate enough
-BLOCK = 2**22  # float64 numbers in one block of images (32 MB)
-PIECE = 2**20  # float64 numbers converted at a time for a Gram matrix: small enough to stay in the cache
 
 
 def nuclear_coupling(maps: Tensor) -> Tensor:
@@ -41,7 +39,7 @@ def nuclear_coupling(maps: Tensor) -> Tensor:
     condition is the square of the maps') is decomposed from the maps themselves, which is about three times slower.
     Raises InputError where the maps are not four-dimensional floats, are empty, or hold NaN or infinite values.
     """
-    return torch.cat([_couple_images(rows) for rows in _blocks(maps)])
+    return torch.cat([_couple_images(rows) for rows in blocks(maps)])
 
 
 def nuclear_coupling_from_gram(gram: Tensor) -> Tensor:
@@ -54,23 +52,10 @@ def nuclear_coupling_from_gram(gram: Tensor) -> Tensor:
     return coupling_of_spectrum(*_spectrum_of_gram(gram.reshape(-1, *gram.shape[-2:]))).reshape(gram.shape[:-1])
 
 
-def gram(maps: Tensor) -> Tensor:
-    """A Aᵀ of every image: maps [B, C, H, W], any float dtype → [B, C, C] float64, converted piece by piece."""
-    return torch.cat([_gram(rows) for rows in _blocks(maps)])
-
-
-def check_gram(gram: Tensor) -> None:
-    """Raises InputError where `gram` is not [..., C, C] float64 with finite entries."""
-    if gram.ndim < 2 or gram.shape[-1] != gram.shape[-2] or gram.dtype != torch.float64 or not gram.numel():
-        raise InputError(f"a Gram matrix is [..., C, C] float64, not {list(gram.shape)} {gram.dtype}; use gram(maps)")
-    if not bool(torch.isfinite(gram).all()):
-        raise InputError("the Gram matrix holds NaN or infinite values; check the weights and the calibration images")
-
-
 def direct_nuclear_coupling(maps: Tensor) -> Tensor:
     """Eq. 10 by definition, C + 1 singular value decompositions per image, as CHIP's authors compute it (they in
     float32): maps [B, C, H, W] → [B, C] float64. For checks and comparisons; slow."""
-    rows = _rows(maps).double()
+    rows = rows_of(maps).double()
     whole = torch.linalg.svdvals(rows).sum(-1)
     coupling = torch.empty(rows.shape[:2], dtype=torch.float64, device=rows.device)
     for channel in range(rows.shape[1]):
@@ -124,41 +109,6 @@ def eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(values > DROP * values[..., -1:], values, 0.0), vectors
 
 
-def _rows(maps: Tensor) -> Tensor:
-    """maps [B, C, H, W] → [B, C, N], a view where it can be."""
-    if maps.ndim != 4 or not maps.is_floating_point() or not maps.numel():
-        raise InputError(f"maps are [B, C, H, W] floats, none of them 0, not {list(maps.shape)} {maps.dtype}")
-    return maps.detach().flatten(2)
-
-
-def _blocks(maps: Tensor) -> tuple[Tensor, ...]:
-    """maps [B, C, H, W] → rows [b, C, N] of a few images each, so that what is made of them stays near BLOCK."""
-    rows = _rows(maps)
-    channels = rows.shape[1]
-    return rows.split(max(1, BLOCK // (channels * (channels + 256))))  # 256: about the number of quadrature nodes
-
-
-def _refuse_unbounded(squares: Tensor) -> None:
-    """squares [B, C]: the Gram matrices' diagonals, where NaN and infinity anywhere in a channel end up."""
-    if bool((bad := ~torch.isfinite(squares)).any()):
-        image, channel = bad.nonzero()[0].tolist()
-        raise InputError(
-            f"maps hold NaN or infinite values (first in image {image}, channel {channel}); "
-            "check the weights and the calibration images"
-        )
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """rows [B, C, N] → [B, C, C] float64; about PIECE numbers are converted at a time."""
-    images, channels, _ = rows.shape
-    total = torch.zeros(images, channels, channels, dtype=torch.float64, device=rows.device)
-    for part in rows.split(max(512, PIECE // (images * channels)), dim=2):
-        part = part.double()
-        total.baddbmm_(part, part.mT)
-    _refuse_unbounded(total.diagonal(dim1=1, dim2=2))
-    return total
-
-
 def _couple_images(rows: Tensor) -> Tensor:
     """rows [B, C, N] → CP [B, C]."""
     scale = torch.ones(len(rows), dtype=torch.float64, device=rows.device)
@@ -175,7 +125,7 @@ def _couple_images(rows: Tensor) -> Tensor:
 
 def _by_channels(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """rows [B, C, N] → the spectrum [B, C], [B, C, C] from A Aᵀ, and the channels' squared norms [B, C]."""
-    matrix = _gram(rows)
+    matrix = gram_of_rows(rows)
     return *_spectrum_of_gram(matrix), matrix.diagonal(dim1=1, dim2=2)
 
 
@@ -191,7 +141,7 @@ def _by_positions(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     With Aᵀ A = V Λ Vᵀ, q_ij² λ_j = (A V)_ij². The last column is the null space: eigenvalue 0, the missing weight.
     """
     squares = rows.square().sum(2)
-    _refuse_unbounded(squares)
+    refuse_unbounded(squares)
     values, vectors = eigen(rows.mT @ rows)
     weights = torch.where(values > 0, 1 / values, 0.0)[:, None] * (rows @ vectors).square()
     null = (1 - weights.sum(2, keepdim=True)).clamp(min=0)

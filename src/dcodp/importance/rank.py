@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from dcodp.calibration.inner_products import gram
 from dcodp.errors import InputError
-from dcodp.importance.nuclear import gram
 
 DEPENDENT = 1e-6  # singular values (of rows of length 1) and null-space weights below this count as 0
 

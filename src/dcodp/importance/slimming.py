@@ -7,13 +7,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from dcodp.calibration.weights import batchnorm_scales
 from dcodp.graph import CouplingGraph
-
-
-def batchnorm_scales(network: nn.Module) -> dict[str, nn.Parameter]:
-    """State-dict name → γ [C] of all batch norms that have one, FrozenBatchNorm2d aside."""
-    norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.affine}
-    return {f"{name}.weight".removeprefix("."): norm.weight for name, norm in norms.items()}
 
 
 def prunable_scales(network: nn.Module, graph: CouplingGraph) -> list[str]:

@@ -8,21 +8,8 @@ selection and rescaling need is G = Xᵀ X [C, C], which can be summed over batc
 import torch
 from torch import Tensor
 
-from dcodp.errors import InputError
-from dcodp.importance.nuclear import check_gram
-
-
-def contribution_gram(contributions: Tensor) -> Tensor:
-    """Xᵀ X: contributions [N, C], any float dtype → [C, C] float64. Raises InputError on NaN and infinite values."""
-    if contributions.ndim != 2 or not contributions.is_floating_point() or not contributions.numel():
-        raise InputError(
-            f"contributions are [samples, channels] floats, none of them 0, "
-            f"not {list(contributions.shape)} {contributions.dtype}"
-        )
-    if not bool(torch.isfinite(contributions).all()):
-        raise InputError("contributions hold NaN or infinite values; check the weights and the calibration images")
-    samples = contributions.detach().double()
-    return samples.T @ samples
+from dcodp.calibration.inner_products import check_gram
+from dcodp.calibration.sampling import contribution_gram
 
 
 def thinet_order(contributions: Tensor) -> Tensor:

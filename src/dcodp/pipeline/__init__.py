@@ -1,13 +1,15 @@
 """One cell from configuration to record: every stage returns at once if its artefact is there and complete.
 
 results/cache/dense/<key>/    the dense detector: training state, best.safetensors, its evaluation
+        cache/evidence/<key>/ what calibration images show of it, a file for each statistic
         cache/scores/<key>/   one score per channel of every coupling group
-        runs/<run id>/        plan.json, finetune/, model.safetensors, record.json, metrics.jsonl, log.txt, pictures.png
+        runs/<run id>/        plan.json, repaired.safetensors, finetune/, model.safetensors, record.json,
+                              metrics.jsonl, log.txt, pictures.png; of several steps a folder each
 
 Keys are hashes of all settings that decide an artefact, so cells share what they have in common; a file lock lets
 cells that start together compute it once.
 """
 
-from dcodp.pipeline.stages import run_cell
+from dcodp.pipeline.running import run_cell
 
 __all__ = ["run_cell"]

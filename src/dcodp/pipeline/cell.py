@@ -5,18 +5,41 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import filelock
 import torch
+from torch import Tensor
 
 from dcodp.config import Config
 from dcodp.data.types import DetectionSet
+from dcodp.detectors.base import Detector
+from dcodp.evaluation.measuring import Predictions
+from dcodp.graph import CouplingGraph
+from dcodp.identity import dense_key, evidence_key, scores_key
+from dcodp.pruning import PrunePlan
 from dcodp.records import Record, RunFolder
 from dcodp.tracking import Mirror
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(init=False)
+class Nets:
+    """The detectors of a cell and what belongs to them; each is there from the stage on that computes it."""
+
+    dense: Detector
+    now: Detector  # the dense one at first, then what pruning, repair and fine-tuning leave
+    before: Detector  # what was pruned last
+    graph: CouplingGraph  # of `before`
+    scores: dict[str, Tensor]  # of its groups
+    latest: PrunePlan  # from `before` to `now`
+    plan: PrunePlan | None  # from `dense` to `now`
+    found: dict[str, Predictions]  # by each stage's net in the validation images
+
+    def __init__(self) -> None:
+        self.plan, self.found = None, {}
 
 
 @dataclass
@@ -30,6 +53,7 @@ class Cell:
     record: Record
     folder: RunFolder
     mirror: Mirror
+    nets: Nets = field(default_factory=Nets)
 
     @property
     def device(self) -> torch.device:
@@ -38,6 +62,23 @@ class Cell:
     @property
     def cache(self) -> Path:
         return Path(self.config.paths.results) / "cache"
+
+    @property
+    def dense_folder(self) -> Path:
+        return self.cache / "dense" / dense_key(self.config)
+
+    def step_folder(self, step: int) -> Path:
+        """Where the artefacts of a step lie: those of the only one in the run's folder itself."""
+        return self.folder.path if self.config.steps == 1 else self.folder.path / f"step-{step}"
+
+    def evidence_folder(self, step: int) -> Path:
+        """What the first step sees is the dense net, which cells share; later steps see nets of this cell alone."""
+        if step == 1:
+            return self.cache / "evidence" / evidence_key(self.config)
+        return self.step_folder(step) / "evidence"
+
+    def scores_folder(self, step: int) -> Path:
+        return self.cache / "scores" / scores_key(self.config) if step == 1 else self.step_folder(step) / "scores"
 
 
 @contextlib.contextmanager

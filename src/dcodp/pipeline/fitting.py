@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from dcodp.config import TrainSettings
+from dcodp.data.types import Batch
 from dcodp.detectors.base import Detector
 from dcodp.detectors.registry import build
-from dcodp.evaluation.evaluate import fitness
+from dcodp.evaluation.measuring import fitness
 from dcodp.identity import dense_key
 from dcodp.importance.slimming import prunable_scales, sparsity_penalty
 from dcodp.pipeline.cell import Cell, locked
-from dcodp.pipeline.scoring import coupling_graph
 from dcodp.records import append_metrics
+from dcodp.training.loop import Term
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,14 @@ def dense_detector(cell: Cell) -> Detector:
     return detector
 
 
+def finetuned(cell: Cell, step: int) -> None:
+    """Trains the pruned net on; the epochs are shared among the steps, the last ones have what is left over."""
+    config = cell.config
+    epochs = config.finetune.epochs * step // config.steps - config.finetune.epochs * (step - 1) // config.steps
+    settings = dataclasses.replace(config.finetune, epochs=epochs)
+    fitted(cell, cell.nets.now, cell.step_folder(step) / "finetune", settings, "finetune")
+
+
 def fitted(cell: Cell, detector: Detector, folder: Path, settings: TrainSettings, stage: str) -> None:
     """Train in place, or load what is there; the best weights are in the detector afterwards."""
     from dcodp.data.augment import TrainingBatches
@@ -50,22 +59,26 @@ def fitted(cell: Cell, detector: Detector, folder: Path, settings: TrainSettings
     # Partials rather than closures: the processes of a training on several devices are given them.
     on_val = {"detection_set": cell.val_set, "image_size": config.image_size, "settings": config.evaluation}
     batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed)
-    extra_loss = _sparsity_loss(detector, config.image_size, settings.sparsity)
+    terms = _terms(detector, config.image_size, settings)
     train(
         detector, batches, settings, folder,
-        seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), extra_loss=extra_loss,
+        seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), terms=terms,
     )  # fmt: skip
     load_best(detector, folder)
     detector.network.eval()
     _mirror_metrics(cell, folder / "metrics.jsonl", stage)
 
 
-def _sparsity_loss(detector: Detector, image_size: int, rate: float) -> Callable[[nn.Module], Tensor] | None:
-    """Network Slimming's penalty on the scales that can be removed; none at rate 0."""
-    if not rate:
-        return None
-    names = prunable_scales(detector.network, coupling_graph(detector, image_size))
-    return partial(sparsity_penalty, rate=rate, names=names)
+def _terms(detector: Detector, image_size: int, settings: TrainSettings) -> dict[str, Term]:
+    """What is added to the detector's loss: Network Slimming's penalty on the scales that can be removed."""
+    if not settings.sparsity:
+        return {}
+    names = prunable_scales(detector.network, detector.coupling_graph(image_size))
+    return {"sparsity": partial(_sparsity, rate=settings.sparsity, names=names)}
+
+
+def _sparsity(network: nn.Module, batch: Batch, outputs: Any, rate: float, names: list[str]) -> Tensor:
+    return sparsity_penalty(network, rate, names)
 
 
 def _mirror_metrics(cell: Cell, path: Path, stage: str) -> None:

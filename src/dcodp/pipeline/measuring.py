@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dcodp.config import digest, to_dict
+from dcodp.config import to_dict
 from dcodp.detectors.base import Detector
-from dcodp.evaluation.evaluate import Predictions, evaluate, load_predictions, predict, save_predictions
+from dcodp.evaluation.measuring import Predictions, evaluate, load_predictions, predict, save_predictions
+from dcodp.files import digest, read_json, write_atomically
 from dcodp.identity import dense_key
 from dcodp.pipeline.cell import Cell, locked
-from dcodp.records import read_json, write_atomically
 
 
 def dense_evaluation(cell: Cell, detector: Detector) -> tuple[dict[str, Any], Predictions]:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcodp.config import Config, file_digest, to_dict
-from dcodp.data.load import fingerprint
+from dcodp.config import Config, to_dict
+from dcodp.data.splits import fingerprint
 from dcodp.data.types import DetectionSet
 from dcodp.errors import InputError
+from dcodp.files import file_digest
 from dcodp.graph import CouplingGraph
+from dcodp.importance import criterion
 from dcodp.pruning import PrunePlan
 from dcodp.records import Record, RunFolder, collect_provenance, read_record
 
@@ -61,7 +63,9 @@ def say_what_was_pruned(record: Record, graph: CouplingGraph, scores: dict[str, 
         record.notes.append(f"{what}, so the later ones went: {', '.join(alike)}")
 
 
-def say_if_never_sparse(record: Record, config: Config) -> None:
-    if config.importance.name == "slimming" and not (config.train.epochs and config.train.sparsity):
-        note = "slimming scores a net that was not trained with its sparsity penalty (train.epochs, train.sparsity)"
+def say_if_trained_otherwise(record: Record, config: Config) -> None:
+    """A criterion may score nets that were trained in its own way only."""
+    name, wanted = config.importance.name, criterion(config.importance.name).trained_with
+    if wanted is not None and not (config.train.epochs and getattr(config.train, wanted)):
+        note = f"{name} scores a net that was not trained with its {wanted} penalty (train.epochs, train.{wanted})"
         record.notes = list(dict.fromkeys([*record.notes, note]))

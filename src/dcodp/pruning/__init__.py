@@ -1,8 +1,8 @@
 """Selecting channels, slicing models, storing the result: `select` → `PrunePlan` → `prune` → `save` / `load`."""
 
 from dcodp.pruning.plan import PrunePlan
-from dcodp.pruning.prune import prune
-from dcodp.pruning.select import make_plan, select
+from dcodp.pruning.selection import make_plan, select
+from dcodp.pruning.slicing import prune
 from dcodp.pruning.store import load, save
 
 __all__ = ["PrunePlan", "load", "make_plan", "prune", "save", "select"]

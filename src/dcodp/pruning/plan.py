@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dcodp.errors import InputError
+from dcodp.files import write_atomically
 
 FORMAT = 1
+Attributes = dict[str, dict[str, Any]]  # module → attribute → its new value
 
 
 @dataclass
@@ -36,6 +38,13 @@ class PrunePlan:
         total = sum(self.channels.values())
         return 1 - sum(map(len, self.groups.values())) / total if total else 0.0
 
+    def then(self, other: PrunePlan) -> PrunePlan:
+        """The plan of pruning twice, against the dense architecture: `other` was made for what this one leaves.
+
+        Raises InputError where it was not.
+        """
+        return composed(self, other)
+
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}
 
@@ -51,11 +60,7 @@ class PrunePlan:
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the plan; the file appears whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self.to_dict(), separators=(",", ":")))
-        os.replace(temporary, path)
+        write_atomically(Path(path), json.dumps(self.to_dict(), separators=(",", ":")))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> PrunePlan:
@@ -66,3 +71,54 @@ class PrunePlan:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not a prune plan: {error}") from error
         return cls.from_dict(tree)
+
+
+def composed(first: PrunePlan, second: PrunePlan) -> PrunePlan:
+    """Both prunings as one: indices of the second are looked up in what the first keeps."""
+    _check_follows(first, second)
+    keep = {name: {dim: list(kept) for dim, kept in dims.items()} for name, dims in first.keep.items()}
+    for name, dims in second.keep.items():
+        for dim, kept in dims.items():
+            before = first.keep.get(name, {}).get(dim)
+            keep.setdefault(name, {})[dim] = kept if before is None else [before[i] for i in kept]
+    groups = {name: list(kept) for name, kept in first.groups.items()}
+    for name, kept in second.groups.items():
+        before = first.groups.get(name)
+        groups[name] = list(kept) if before is None else [before[i] for i in kept]
+    return PrunePlan(
+        keep=keep,
+        shapes={**second.shapes, **first.shapes},
+        attributes=_latest_attributes(first.attributes, second.attributes),
+        groups=groups,
+        channels={**second.channels, **first.channels},
+        settings={"steps": [*first.settings.get("steps", [first.settings]), second.settings]},
+    )
+
+
+def _check_follows(first: PrunePlan, second: PrunePlan) -> None:
+    for name, shape in second.shapes.items():
+        if name in first.shapes:
+            left = [len(first.keep[name].get(dim, range(size))) for dim, size in enumerate(first.shapes[name])]
+            if left != list(shape):
+                raise InputError(
+                    f"the second plan expects {name} of shape {list(shape)}, the first one leaves {left}; "
+                    "make it for the net that the first one leaves"
+                )
+    for name, channels in second.channels.items():
+        if name in first.groups and len(first.groups[name]) != channels:
+            raise InputError(
+                f"the second plan expects {channels} channels in the group {name}, the first one leaves "
+                f"{len(first.groups[name])}; make it for the net that the first one leaves"
+            )
+
+
+def _latest_attributes(first: Attributes, second: Attributes) -> Attributes:
+    """The second's values, of lists entry by entry; the first's where the second changes nothing."""
+    merged = {module: dict(values) for module, values in first.items()}
+    for module, values in second.items():
+        for attribute, value in values.items():
+            before = merged.setdefault(module, {}).get(attribute)
+            if isinstance(value, list) and isinstance(before, list):
+                value = [old if new is None else new for old, new in zip(before, value, strict=True)]
+            merged[module][attribute] = value
+    return merged

@@ -6,7 +6,7 @@ results/runs/<run_id>/record.json     what was run, on what, and what came out
 results/sweeps/<name>.json            the cells that a sweep was asked for
 """
 
-from dcodp.records.folder import RunFolder, read_json, run_folder, write_atomically
+from dcodp.records.folder import RunFolder, run_folder
 from dcodp.records.metrics import append_metrics, read_metrics
 from dcodp.records.provenance import collect_provenance, cpu_name, timed
 from dcodp.records.record import (
@@ -20,6 +20,7 @@ from dcodp.records.record import (
     plain,
     read_record,
     recording,
+    stages_from,
     write_record,
 )
 from dcodp.records.running import claim, is_alive, now, read_running
@@ -43,15 +44,14 @@ __all__ = [
     "now",
     "one_line",
     "plain",
-    "read_json",
     "read_metrics",
     "read_record",
     "read_running",
     "read_sweeps",
     "recording",
     "run_folder",
+    "stages_from",
     "timed",
-    "write_atomically",
     "write_record",
     "write_sweep",
 ]

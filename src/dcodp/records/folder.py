@@ -1,17 +1,9 @@
-"""The files of a run by name, and writes that survive a full disk and a pulled plug."""
+"""The files of a run by name."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from dcodp.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -59,40 +51,3 @@ class RunFolder:
 
 def run_folder(results: Path, run_id: str) -> RunFolder:
     return RunFolder(Path(results) / "runs" / run_id)
-
-
-def unwritable(path: Path, error: OSError) -> InputError:
-    """The one line for a full disk, a read-only folder and their like."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"the disk is full: {path} was not written (what it held is kept); free space and run again")
-    return InputError(f"cannot write {path} ({error.strerror}); choose a writable folder with paths.results")
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """The file holds either what it held or all of `content`, whenever the machine stops.
-
-    Raises InputError where the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the folder itself may be what is missing
-            temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; run the cell again") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); check its permissions") from error
-    except ValueError as error:  # JSON and UTF-8 decoding
-        raise InputError(f"{path} is not whole JSON ({error}); delete its folder and run the cell again") from None

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dcodp.errors import InputError
-from dcodp.records.folder import RunFolder, unwritable
+from dcodp.files import unwritable
+from dcodp.records.folder import RunFolder
 from dcodp.records.record import plain
 
 

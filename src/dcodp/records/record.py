@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 import os
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dcodp.errors import InputError
-from dcodp.records.folder import RunFolder, read_json, write_atomically
+from dcodp.files import read_json, write_atomically
+from dcodp.records.folder import RunFolder
 from dcodp.records.running import claim, is_alive
 
 STATUSES = ("running", "done", "failed", "interrupted")
-STAGES = ("dense", "pruned", "finetuned")
+STAGES = ("dense", "pruned", "repaired", "finetuned")
 METRICS = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large", "parameters", "flops", "latency_ms")
 
 
@@ -25,22 +25,44 @@ METRICS = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large", "pa
 class Record:
     """What one run was and what it measured; the same keys as record.json.
 
-    `dense`, `pruned` and `finetuned` are evaluation blocks (METRICS, `per_class`, `images`, `subset`, `latency`,
-    …; AP values from 0 to 1, None or -1 where the images hold no such objects) or None while not measured.
+    `stages` are evaluation blocks in order of computation (`name`, `seconds`, METRICS, `per_class`, `images`,
+    `subset`, `latency`, …; AP values from 0 to 1, None or -1 where the images hold no such objects). A method of
+    several steps has stages of the same name; `block` gives the last one.
     """
 
     run_id: str
     status: str = "running"  # one of STATUSES; "broken" where the file could not be read
     config: dict[str, Any] = field(default_factory=dict)
-    dense: dict[str, Any] | None = None
-    pruned: dict[str, Any] | None = None
-    finetuned: dict[str, Any] | None = None
+    stages: list[dict[str, Any]] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     error: str | None = None  # one line, of a failed run
     notes: list[str] = field(default_factory=list)
 
     def block(self, stage: str) -> dict[str, Any] | None:
-        return getattr(self, stage)
+        """The figures of the last stage of this name, None while there is none."""
+        found = next((block for block in reversed(self.stages) if block["name"] == stage), None)
+        return found and {key: value for key, value in found.items() if key != "name"}
+
+    def add(self, stage: str, block: Mapping[str, Any], seconds: float | None = None) -> None:
+        """One more stage is measured."""
+        clock = {} if seconds is None else {"seconds": seconds}
+        self.stages.append({"name": stage, **clock, **block})
+
+    @property
+    def dense(self) -> dict[str, Any] | None:
+        return self.block("dense")
+
+    @property
+    def pruned(self) -> dict[str, Any] | None:
+        return self.block("pruned")
+
+    @property
+    def repaired(self) -> dict[str, Any] | None:
+        return self.block("repaired")
+
+    @property
+    def finetuned(self) -> dict[str, Any] | None:
+        return self.block("finetuned")
 
 
 def plain(value: Any, lost: list[str], name: str = "") -> Any:
@@ -60,9 +82,14 @@ def plain(value: Any, lost: list[str], name: str = "") -> Any:
 
 
 def write_record(folder: RunFolder, record: Record) -> None:
-    """Values that are not finite are written as null (missing) and named in the record's notes."""
+    """Values that are not finite are written as null (missing) and named in the record's notes.
+
+    Beside the list of stages stands each stage's last block under its name, as in records of the first format.
+    """
     lost: list[str] = []
-    tree = plain(dataclasses.asdict(record), lost)
+    stages = [plain(stage, lost, stage["name"]) for stage in record.stages]
+    tree = {**plain({**vars(record), "stages": []}, lost), "stages": stages}
+    tree |= {stage: Record(record.run_id, stages=stages).block(stage) for stage in STAGES}
     tree["notes"] += [note for note in lost if note not in tree["notes"]]
     write_atomically(folder.record, json.dumps(tree, indent=1, allow_nan=False) + "\n")
 
@@ -79,9 +106,10 @@ def _record_fields(tree: Any, path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError(f"{path} does not hold a record; delete its folder and run the cell again")
     kinds = {"run_id": str, "status": str, "config": dict, "provenance": dict, "notes": list}
-    fields = {"notes": [], "error": None, **{key: tree[key] for key in tree if key in Record.__dataclass_fields__}}
+    known = {key: tree[key] for key in tree if key in Record.__dataclass_fields__}
+    fields = {"notes": [], "error": None, "stages": stages_from(tree), **known}
     wrong = [key for key, kind in kinds.items() if not isinstance(fields.get(key), kind)]
-    wrong += [stage for stage in STAGES if not _is_block(fields.get(stage))]
+    wrong += _wrong_stages(fields["stages"])
     if not wrong and fields["status"] not in STATUSES:
         wrong = ["status"]
     if wrong:
@@ -89,11 +117,24 @@ def _record_fields(tree: Any, path: Path) -> dict[str, Any]:
     return fields
 
 
+def stages_from(blocks: Mapping[str, Any]) -> list[Any]:
+    """The stages of a record that has a key for each of them, as those of the first format: {"dense": {…}, …}."""
+    blocks = {stage: blocks[stage] for stage in STAGES if blocks.get(stage) is not None}
+    return [{"name": stage, **block} if isinstance(block, dict) else stage for stage, block in blocks.items()]
+
+
+def _wrong_stages(stages: Any) -> list[str]:
+    """The names of the stages that cannot be understood, or "stages"."""
+    if not isinstance(stages, list):
+        return ["stages"]
+    return [str(s.get("name", "stages")) if isinstance(s, dict) else str(s) for s in stages if not _is_block(s)]
+
+
 def _is_block(block: Any) -> bool:
-    """An evaluation block or None: metrics are numbers or None, per_class maps a class to its numbers."""
-    if block is None:
-        return True
-    if not isinstance(block, dict) or not isinstance(block.get("per_class", {}), dict | None):
+    """An evaluation block: it has a name, metrics are numbers or None, per_class maps a class to its numbers."""
+    if not isinstance(block, dict) or not isinstance(block.get("name"), str):
+        return False
+    if not isinstance(block.get("per_class", {}), dict | None):
         return False
     numbers = all(isinstance(block.get(key), int | float | None) for key in METRICS)
     return numbers and all(isinstance(values, dict) for values in (block.get("per_class") or {}).values())

@@ -16,7 +16,8 @@ from typing import Any
 import filelock
 
 from dcodp.errors import InputError
-from dcodp.records.folder import RunFolder, unwritable, write_atomically
+from dcodp.files import unwritable, write_atomically
+from dcodp.records.folder import RunFolder
 
 HEARTBEAT_S = 20.0
 STALE_S = 300.0  # a process on another host that has not beaten for so long is taken for dead

@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 
 from dcodp.errors import InputError
-from dcodp.records.folder import read_json, unwritable, write_atomically
+from dcodp.files import read_json, unwritable, write_atomically
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import track
 
 from dcodp.errors import InputError
-from dcodp.records import Record, load_records, run_folder, write_atomically
+from dcodp.files import write_atomically
+from dcodp.records import Record, load_records, run_folder
 from dcodp.report import claims, figures
 from dcodp.report.coupling import couplings
 from dcodp.report.html import DrawnFigure, Page, page_html

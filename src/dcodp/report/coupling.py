@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dcodp.errors import InputError
-from dcodp.records import Record, read_json, run_folder
+from dcodp.files import read_json
+from dcodp.records import Record, run_folder
 from dcodp.report.query import budget_name, identity
 
 MAX_RUNS = 6  # columns of kept channels

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from dcodp.records import write_atomically
+from dcodp.files import write_atomically
 from dcodp.report.annotate import Point, annotate
 from dcodp.report.layouts import COLUMNS, FOUND, FigureLayout, label
 from dcodp.report.notes import data_name, schedules

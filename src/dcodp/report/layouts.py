@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dcodp.config import digest
 from dcodp.errors import InputError
+from dcodp.files import digest
 from dcodp.records import STAGES
 from dcodp.report.query import AVERAGE_PRECISION, FIELDS
 

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from dcodp.errors import InputError
-from dcodp.records import STAGES, write_atomically
+from dcodp.files import write_atomically
+from dcodp.records import STAGES
 from dcodp.report.layouts import label
 
 CELL, GAP, TITLE = 400, 8, 28  # pixels: longest side of one picture, space between, height of the column titles
@@ -52,9 +53,14 @@ def draw_pictures(
         raise InputError("no images to draw; set evaluation.pictures to 1 or more")
     rows = [_row(i, image, found, classes, confidence) for i, image in enumerate(images)]
     stream = io.BytesIO()
-    _stack(rows).save(stream, format="PNG", optimize=True)
+    _stack(rows, columns_of(found)).save(stream, format="PNG", optimize=True)
     write_atomically(path, stream.getvalue())
     return path
+
+
+def columns_of(found: Mapping[str, Sequence[Drawn] | None]) -> list[str]:
+    """Every stage has a column, a repair only where there was one."""
+    return [stage for stage in STAGES if stage != "repaired" or stage in found]
 
 
 def _row(
@@ -64,7 +70,7 @@ def _row(
     scale = CELL / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     small = picture.resize(size, Image.Resampling.LANCZOS)
-    nets = [found.get(stage) for stage in STAGES]
+    nets = [found.get(stage) for stage in columns_of(found)]
     return [_cell(small, scale, None if net is None else net[i], classes, confidence) for net in nets]
 
 
@@ -116,13 +122,13 @@ def _tag(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: 
     draw.text((x + 2, y), text, fill="#000000" if dark else "#FFFFFF", font=font)
 
 
-def _stack(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+def _stack(rows: Sequence[Sequence[Image.Image]], stages: Sequence[str]) -> Image.Image:
     """The grid on white under the names of the stages."""
     width = max(cell.width for row in rows for cell in row)
     heights = [row[0].height for row in rows]
-    grid = Image.new("RGB", (len(STAGES) * (width + GAP) + GAP, TITLE + sum(heights) + GAP * len(rows)), "white")
+    grid = Image.new("RGB", (len(stages) * (width + GAP) + GAP, TITLE + sum(heights) + GAP * len(rows)), "white")
     draw = ImageDraw.Draw(grid)
-    for column, stage in enumerate(STAGES):
+    for column, stage in enumerate(stages):
         x = GAP + column * (width + GAP)
         draw.text((x, 6), label("stage", stage), fill="black", font=ImageFont.load_default(16))
         for i, row in enumerate(rows):

@@ -17,8 +17,9 @@ from typing import Any
 
 import pandas as pd
 
-from dcodp.config import NOT_SEMANTIC, digest
+from dcodp.config import not_semantic
 from dcodp.errors import InputError
+from dcodp.files import digest
 from dcodp.records import STAGES, Record
 
 METHOD = ("importance", "aggregate", "interlayer", "compensate", "scope", "target", "ratio")
@@ -158,7 +159,7 @@ def _settings(record: Record, dense: bool) -> dict[str, Any]:
 def _semantic(record: Record) -> dict[str, Any]:
     """The configuration less method, seeds and what never changes a result; weights by name and fingerprint."""
     tree = copy.deepcopy(record.config)
-    for key in (*NOT_SEMANTIC, "seed", "importance.seed", "importance.name", "importance.aggregate", *METHOD[2:]):
+    for key in (*not_semantic(), "seed", "importance.seed", "importance.name", "importance.aggregate", *METHOD[2:]):
         *parents, last = key.split(".")
         node: Any = tree
         for parent in parents:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import nn
 
 from dcodp.detectors.base import Detector
-from dcodp.detectors.checkpoint import load_strictly, read_state_dict
 from dcodp.errors import InputError
-from dcodp.records.folder import RunFolder, unwritable, write_atomically
+from dcodp.files import replacing, write_atomically
+from dcodp.files.loading import load_strictly
+from dcodp.files.tensors import load_tensors, save_tensors
+from dcodp.records.folder import RunFolder
 from dcodp.records.metrics import read_metrics
 
 LAST, BEST, DONE = "last.ckpt", "best.safetensors", "done.json"
@@ -26,12 +26,11 @@ def load_best(detector: Detector, folder: Path) -> None:
 
     Raises InputError where there are none, or where their shapes differ from the network's.
     """
-    load_strictly(detector.network, read_state_dict(folder / BEST), folder / BEST)
+    load_strictly(detector.network, load_tensors(folder / BEST)[0], folder / BEST)
 
 
 def save_best(network: nn.Module, folder: Path) -> None:
-    state = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in network.state_dict().items()}
-    write_atomically(folder / BEST, safetensors.torch.save(state))
+    save_tensors(network.state_dict(), folder / BEST)
 
 
 def write_done(folder: Path, summary: dict[str, Any]) -> None:
@@ -44,16 +43,8 @@ def is_done(folder: Path) -> bool:
 
 def save_last(folder: Path, content: dict[str, Any]) -> None:
     """last.ckpt, replaced in one step. Raises InputError where the disk is full; the previous one is then kept."""
-    path, temporary = folder / LAST, folder / f".{LAST}.part"
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+    with replacing(folder / LAST) as stream:
+        torch.save(content, stream)
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from dcodp.config import TrainSettings
 from dcodp.data.augment import TrainingBatches
-from dcodp.detectors.base import Batch, Detector
-from dcodp.detectors.checkpoint import load_strictly
+from dcodp.data.types import Batch
+from dcodp.detectors.base import Detector
 from dcodp.errors import InputError
+from dcodp.files.loading import load_strictly
 from dcodp.records.folder import RunFolder
 from dcodp.records.metrics import append_metrics
 from dcodp.training import files
@@ -28,6 +29,7 @@ from dcodp.training.randomness import deterministic, own_randomness, random_stat
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+Term = Callable[[nn.Module, Batch, Any], Tensor]  # of the loss: of the network, a batch, its outputs for that batch
 Validate = Callable[[Detector], dict[str, Any]]
 FITNESS = "map50_95"  # decides which epoch is the best
 
@@ -41,13 +43,13 @@ def train(
     seed: int,
     devices: Sequence[torch.device | str],
     validate: Validate | None,
-    extra_loss: Callable[[nn.Module], Tensor] | None = None,
+    terms: Mapping[str, Term] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
     """Trains `detector.network` from `folder`'s last checkpoint if there is one; the result is in `folder`.
 
     `validate` is given the detector with the averaged weights and returns numbers with `map50_95`; without it the
-    last epoch counts as the best. `extra_loss` of the network is added to the detector's loss. `on_epoch` is told
+    last epoch counts as the best. `terms` of these names are added to the detector's loss. `on_epoch` is told
     each epoch's line of metrics.jsonl once everything is on disk. The network is never rebuilt, so pruned shapes
     stay; `load_best` puts the best weights into it. Returns at once where done.json is present. The global random
     generators are left as they were found.
@@ -60,7 +62,7 @@ def train(
         return
     folder.mkdir(parents=True, exist_ok=True)
     fabric = make_fabric([torch.device(device) for device in devices], settings.amp)
-    start_from = (detector, batches, settings, folder, seed, validate, extra_loss, on_epoch)
+    start_from = (detector, batches, settings, folder, seed, validate, terms or {}, on_epoch)
     if len(devices) > 1:
         detector.network.cpu()  # from where each process takes it to its own device
         in_processes(fabric, _train, *start_from)
@@ -77,13 +79,13 @@ def _train(
     folder: Path,
     seed: int,
     validate: Validate | None,
-    extra_loss: Callable[[nn.Module], Tensor] | None,
+    terms: Mapping[str, Term],
     on_epoch: Callable[[dict[str, Any]], None] | None,
 ) -> None:
     """What each process does."""
     with own_randomness(fabric.device), deterministic(fabric.device):
         seed_all(seed + fabric.global_rank)
-        training = _Training(detector, batches, settings, folder, seed, fabric, validate, extra_loss)
+        training = _Training(detector, batches, settings, folder, seed, fabric, validate, terms)
         training.resume()
         training.run(on_epoch)
     detector.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -92,16 +94,18 @@ def _train(
 class _Loss(nn.Module):
     """The detector's loss as a module, so that the call goes through the wrapper of a multi-device training."""
 
-    def __init__(self, detector: Detector, extra_loss: Callable[[nn.Module], Tensor] | None):
+    def __init__(self, detector: Detector, terms: Mapping[str, Term]):
         super().__init__()
         self.network = detector.network
-        self._detector, self._extra_loss = detector, extra_loss
+        self._detector, self._terms = detector, terms
 
     def forward(self, images: Tensor, boxes: Tensor, labels: Tensor, image_index: Tensor) -> tuple[Tensor, dict]:
-        loss, parts = self._detector.loss(Batch(images, boxes, labels, image_index))
-        if self._extra_loss is not None:
-            extra = self._extra_loss(self.network)
-            loss, parts = loss + extra, {**parts, "extra": extra.detach()}
+        batch = Batch(images, boxes, labels, image_index)
+        outputs = self._detector.training_outputs(batch)
+        loss, parts = self._detector.loss_from(outputs, batch)
+        for name, term in self._terms.items():
+            extra = term(self.network, batch, outputs)
+            loss, parts = loss + extra, {**parts, name: extra.detach()}
         return loss, parts
 
 
@@ -117,7 +121,7 @@ class _Training:
         seed: int,
         fabric: Fabric,
         validate: Validate | None,
-        extra_loss: Callable[[nn.Module], Tensor] | None,
+        terms: Mapping[str, Term],
     ):
         self.detector, self.batches, self.settings, self.folder = detector, batches, settings, folder
         self.fabric, self.validate, self.seed = fabric, validate, seed
@@ -126,7 +130,7 @@ class _Training:
         if fabric.world_size > 1 and fabric.device.type == "cuda":  # statistics of the whole batch, as on one device
             detector.network = nn.SyncBatchNorm.convert_sync_batchnorm(detector.network)
         optimizer = make_optimizer(detector.network, settings, fabric.device)
-        self.module, self.optimizer = fabric.setup(_Loss(detector, extra_loss), optimizer)
+        self.module, self.optimizer = fabric.setup(_Loss(detector, terms), optimizer)
         self.average = AveragedWeights(detector.network, settings)
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self.best: dict[str, Any] | None = None

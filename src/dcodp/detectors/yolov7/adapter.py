@@ -9,7 +9,8 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from dcodp.config import ModelConfig
-from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
+from dcodp.data.types import Batch, Detections
+from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.checkpoint import read_state_dict
 from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.detectors.yolov7.assign import assign_by_shape, assign_by_transport
@@ -38,11 +39,14 @@ class YOLOv7Detector(Detector):
         """The decoded predictions [B, N, 5 + C]; the raw maps say the same once more."""
         return result[0]
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        raw = self.network(self._scaled(batch.images))
+    def training_outputs(self, batch: Batch) -> list[Tensor]:
+        """The head's raw maps: levels [B, A, H, W, 5 + C]."""
+        return self.network(self._scaled(batch.images))
+
+    def loss_from(self, outputs: list[Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         # The loss squares sigmoids and takes logarithms: half precision would underflow.
         with torch.autocast(batch.images.device.type, enabled=False):
-            parts = self.loss_of([level.float() for level in raw], batch)
+            parts = self.loss_of([level.float() for level in outputs], batch)
         return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     def loss_of(self, raw: list[Tensor], batch: Batch) -> dict[str, Tensor]:

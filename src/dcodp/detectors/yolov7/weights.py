@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dcodp.detectors.loading import load_exactly
 from dcodp.detectors.yolov7.network import YOLOv7
+from dcodp.files.loading import load_strictly
 
 REPCONVS, HEAD = (102, 103, 104), 105
 IGNORED = (f"model.{HEAD}.anchor_grid",)  # anchors in pixels, which follow from the anchors
@@ -22,7 +22,7 @@ def load_weights(network: YOLOv7, state: dict[str, Tensor], source: str) -> list
     notes = _split_plain_convolutions(state, wanted)
     notes += _add_implicits(state, wanted)
     notes += _drop_other_head(state, wanted)
-    load_exactly(network, state, source, "give YOLOv7 P5 weights without auxiliary heads")
+    load_strictly(network, state, source, "give YOLOv7 P5 weights without auxiliary heads")
     return notes
 
 

@@ -3,7 +3,8 @@
 Its authors prune layer by layer, which is this criterion with interlayer=false, and average over 640 images.
 """
 
-from dcodp.importance.criterion import MapCriterion
+from dcodp.calibration.maps import MapScores
+from dcodp.importance.criterion import Criterion
 from dcodp.importance.nuclear import nuclear_coupling
 
-CRITERION = MapCriterion(nuclear_coupling)
+CRITERION = Criterion((MapScores(per_image=nuclear_coupling),))

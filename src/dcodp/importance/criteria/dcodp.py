@@ -4,7 +4,8 @@ Small where the map is nearly a linear combination of the layer's other maps. Co
 one-shot: the m smallest go (Eq. 11).
 """
 
-from dcodp.importance.criterion import MapCriterion
+from dcodp.calibration.maps import MapScores
+from dcodp.importance.criterion import Criterion
 from dcodp.importance.nuclear import nuclear_coupling
 
-CRITERION = MapCriterion(nuclear_coupling)
+CRITERION = Criterion((MapScores(per_image=nuclear_coupling),))

@@ -4,7 +4,13 @@ The score is the position in that order. Unlike the one-shot choice (Eq. 11) thi
 with all its duplicates. It works on the Gram matrix over all images, so one dependency has to hold on all of them.
 """
 
-from dcodp.importance.criterion import GramCriterion, position_of_removal
+from dcodp.calibration.maps import MapGrams
+from dcodp.importance.criterion import Criterion, position_of_removal
 from dcodp.importance.greedy import greedy_removal_order
 
-CRITERION = GramCriterion(lambda gram: position_of_removal(greedy_removal_order(gram)), scale="order")
+CRITERION = Criterion(
+    (MapGrams(),),
+    lambda gram: position_of_removal(greedy_removal_order(gram)),
+    scale="order",
+    aggregates=("sum", "consumer"),  # the inner products of all layers, summed
+)

@@ -4,7 +4,8 @@ Linear layers and one-pixel maps have no rank to speak of and no score. Maps aft
 results/calibration.md counts how few channels of a YOLO differ in score.
 """
 
-from dcodp.importance.criterion import MapCriterion
+from dcodp.calibration.maps import MapScores
+from dcodp.importance.criterion import Criterion
 from dcodp.importance.rank import map_ranks
 
-CRITERION = MapCriterion(map_ranks, planar=True)
+CRITERION = Criterion((MapScores(per_image=map_ranks, planar=True),))

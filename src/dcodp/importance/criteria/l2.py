@@ -1,6 +1,7 @@
 """Euclidean norm of the filters."""
 
+from dcodp.calibration.weights import Weights
 from dcodp.importance import weights
-from dcodp.importance.criterion import WeightCriterion
+from dcodp.importance.criterion import Criterion
 
-CRITERION = WeightCriterion(weights.l2)
+CRITERION = Criterion((Weights(),), weights.l2)

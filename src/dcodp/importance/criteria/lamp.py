@@ -4,7 +4,8 @@ Made to be compared between layers (scope=global with aggregate=mean or max); wi
 their norms do.
 """
 
+from dcodp.calibration.weights import Weights
 from dcodp.importance import weights
-from dcodp.importance.criterion import WeightCriterion
+from dcodp.importance.criterion import Criterion
 
-CRITERION = WeightCriterion(weights.lamp, scale="net")
+CRITERION = Criterion((Weights(),), weights.lamp, scale="net")

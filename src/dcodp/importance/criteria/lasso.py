@@ -4,7 +4,13 @@ The target is what all channels of the group contribute together to the next lay
 `rescale` then refits the next layer, one factor per channel where the authors refit every kernel.
 """
 
-from dcodp.importance.criterion import ContributionCriterion
+from dcodp.calibration.contributions import Contributions
+from dcodp.importance.criterion import Criterion
 from dcodp.importance.lasso import lasso_scores
 
-CRITERION = ContributionCriterion(lambda gram: lasso_scores(gram, gram.sum(1)))
+CRITERION = Criterion(
+    (Contributions(),),
+    lambda gram: lasso_scores(gram, gram.sum(1)),
+    aggregates=("sum",),  # of what the consumers lose; the producing layers do not count
+    repair="rescale",
+)

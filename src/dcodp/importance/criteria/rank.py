@@ -4,7 +4,8 @@ As good as no choice: maps with more channels than pixels give all channels 0, o
 equal scores the earlier channel stays. The record says in how many groups. Eq. 10 is the paper's way out.
 """
 
-from dcodp.importance.criterion import MapCriterion
+from dcodp.calibration.maps import MapScores
+from dcodp.importance.criterion import Criterion
 from dcodp.importance.rank import rank_coupling
 
-CRITERION = MapCriterion(rank_coupling)
+CRITERION = Criterion((MapScores(per_image=rank_coupling),))

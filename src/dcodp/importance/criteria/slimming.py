@@ -6,7 +6,14 @@ over all layers is scope=global with aggregate=mean, which compares |γ| as they
 of every group, as the paper does.
 """
 
+from dcodp.calibration.weights import Scales
 from dcodp.importance import weights
-from dcodp.importance.criterion import ScaleCriterion
+from dcodp.importance.criterion import Criterion
 
-CRITERION = ScaleCriterion(weights.batchnorm_scale, scale="net")
+CRITERION = Criterion(
+    (Scales(),),
+    weights.batchnorm_scale,
+    scale="net",
+    aggregates=("sum", "mean", "max"),  # consumers have no scale of the channel
+    trained_with="sparsity",
+)

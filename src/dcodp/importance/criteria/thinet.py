@@ -4,7 +4,14 @@ The score is the position in the order of removal. `rescale` then fits the next 
 authors sample 10 positions in 10 images per class; here importance.locations in each of importance.images.
 """
 
-from dcodp.importance.criterion import ContributionCriterion, position_of_removal
+from dcodp.calibration.contributions import Contributions
+from dcodp.importance.criterion import Criterion, position_of_removal
 from dcodp.importance.thinet import thinet_order_from_gram
 
-CRITERION = ContributionCriterion(lambda gram: position_of_removal(thinet_order_from_gram(gram)), scale="order")
+CRITERION = Criterion(
+    (Contributions(),),
+    lambda gram: position_of_removal(thinet_order_from_gram(gram)),
+    scale="order",
+    aggregates=("sum",),  # of what the consumers lose; the producing layers do not count
+    repair="rescale",
+)

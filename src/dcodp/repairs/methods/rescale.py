@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from dcodp.graph import CouplingGraph, Group, Site
+from dcodp.calibration.contributions import Contributions
+from dcodp.calibration.statistic import reading
+from dcodp.graph import CouplingGraph, Site
 from dcodp.importance.thinet import thinet_scales_from_gram
-
-if TYPE_CHECKING:
-    from dcodp.pruning import PrunePlan
+from dcodp.pruning import PrunePlan
+from dcodp.repairs.case import Case, Repair
 
 
 @torch.no_grad()
-def rescale(pruned: nn.Module, plan: PrunePlan, graph: CouplingGraph, grams: Mapping[str, Tensor]) -> nn.Module:
+def rescaled(pruned: nn.Module, plan: PrunePlan, graph: CouplingGraph, grams: Mapping[str, Tensor]) -> nn.Module:
     """Multiply the weights that read kept channels by the factors that bring back most of the dense outputs.
 
     `graph` is that of the dense network, `grams` are the contributions of each group's channels to its consumers'
-    outputs (`Statistics.contributions`). `pruned` is changed in place and returned; names and shapes stay. Each group
+    outputs (`Contributions.grams`). `pruned` is changed in place and returned; names and shapes stay. Each group
     is fitted on its own: the groups of a concatenation do not stand in for each other.
     """
     weights = dict(pruned.named_parameters())
@@ -33,11 +33,6 @@ def rescale(pruned: nn.Module, plan: PrunePlan, graph: CouplingGraph, grams: Map
     return pruned
 
 
-def reading(group: Group, weight: str) -> str:
-    """The key for what a consumer, named by its weight, reads from a group."""
-    return f"{group.name} → {weight}"
-
-
 def _multiply(weight: Tensor, site: Site, kept: Tensor, scales: Tensor, plan: PrunePlan) -> None:
     """weight: the pruned one; scales [kept channels]. Coordinates of other groups are left as they are."""
     coordinates = torch.tensor(plan.keep[site.tensor][site.dim])  # dense coordinates that are left, ascending
@@ -47,3 +42,13 @@ def _multiply(weight: Tensor, site: Site, kept: Tensor, scales: Tensor, plan: Pr
     shape = [1] * weight.dim()
     shape[site.dim] = -1
     weight.mul_(factors.view(shape).to(weight))
+
+
+def _mend(case: Case) -> list[str]:
+    evidence, statistic = case.evidence, Contributions()
+    grams = statistic.grams(evidence.sums[statistic], evidence.subject)
+    rescaled(case.pruned, case.plan, evidence.subject.graph, grams)
+    return []
+
+
+REPAIR = Repair((Contributions(),), _mend)

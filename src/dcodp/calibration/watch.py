@@ -8,6 +8,8 @@ by what the forward pass itself holds.
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +51,8 @@ class Read:
     geometry: Geometry | None
     images: int  # what x holds comes from so many, as far as known: B unless it is rows, regions of images or the like
     linear: bool = False
+    batch: int = 0  # the number of the calibration batch
+    use: int = 1  # the how manyeth application of this weight in the batch
 
     @property
     def maps(self) -> Tensor:
@@ -84,8 +88,10 @@ class Watch(TorchDispatchMode):
         on_map: MapSink = lambda name, maps: None,
         read: Collection[str] = (),
         on_read: ReadSink = lambda read: None,
+        batch: int = 0,
     ):
         super().__init__()
+        self.batch, self.uses = batch, Counter[str]()
         self.produced, self.on_map, self.read, self.on_read = set(produced), on_map, set(read), on_read
         wanted = self.produced | self.read
         self.names = {id(t): name for name, t in network.named_parameters() if name in wanted}
@@ -126,7 +132,8 @@ class Watch(TorchDispatchMode):
         elif operation in CONTRACTIONS:
             read = _read(name, operation, args, out, self.images) if name in self.read else None
             if read is not None and read.x.numel():
-                self.on_read(read)
+                self.uses[name] += 1
+                self.on_read(dataclasses.replace(read, batch=self.batch, use=self.uses[name]))
             if name in self.produced:
                 convolved = operation in ("convolution", "deform_conv2d")
                 self.pending[id(out)] = _Following(name, out, convolved)

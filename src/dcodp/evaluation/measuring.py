@@ -15,13 +15,14 @@ import torch
 from dcodp.config import EvaluationConfig
 from dcodp.data import images as data_images
 from dcodp.data import voc
-from dcodp.data.progress import track
-from dcodp.data.types import DetectionSet, LabelledImage
-from dcodp.detectors.base import DecodeSettings, Detections, Detector
+from dcodp.data.types import Detections, DetectionSet, LabelledImage
+from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.errors import InputError
-from dcodp.evaluation.coco_ap import Predictions, coco_statistics
+from dcodp.evaluation.coco_metric import Predictions, coco_statistics
 from dcodp.evaluation.complexity import as_found, count_flops, count_parameters, device_of, latency_ms
-from dcodp.evaluation.voc_ap import voc_ap
+from dcodp.evaluation.voc_metric import voc_ap
+from dcodp.files import replacing
+from dcodp.progress import track
 
 Progress = Callable[[int, int], None]  # called with the images done and their total
 VOC_CORNER = np.array([1.0, 1.0, 0.0, 0.0])  # from corner-at-0 coordinates to VOC's 1-based inclusive pixels
@@ -166,8 +167,7 @@ def save_predictions(path: Path | str, predictions: Predictions) -> None:
     path = Path(path)
     columns = list(zip(*predictions.values(), strict=True)) or [[], [], []]
     boxes, scores, labels = columns
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
+    with replacing(path) as stream:
         np.savez_compressed(
             stream,
             ids=np.array(list(predictions), dtype=np.str_),
@@ -176,7 +176,6 @@ def save_predictions(path: Path | str, predictions: Predictions) -> None:
             scores=np.concatenate([np.zeros(0, np.float32), *scores]),
             labels=np.concatenate([np.zeros(0, np.int64), *labels]),
         )
-    partial.replace(path)
 
 
 def load_predictions(path: Path | str) -> Predictions:

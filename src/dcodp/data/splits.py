@@ -14,9 +14,9 @@ from dcodp.config import DatasetConfig, custom_files
 from dcodp.data import coco, shapes, union, voc, yolo
 from dcodp.data.images import map_ahead, probe
 from dcodp.data.parsing import Listing, Problem
-from dcodp.data.progress import track
 from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.errors import InputError
+from dcodp.progress import track
 
 _LOOK_AHEAD = 64  # images whose files are probed in advance
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dcodp.config import parse_target
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph, Group
 from dcodp.graph.cost import stays
-from dcodp.pruning.allocate import Counts, Ranking, check_reached, counts_for, local_counts, share_left
-from dcodp.pruning.allocate import kept_count as kept_count
+from dcodp.pruning.allocation import Counts, Ranking, check_reached, counts_for, local_counts, share_left
+from dcodp.pruning.allocation import kept_count as kept_count
 from dcodp.pruning.plan import PrunePlan
+from dcodp.targets import parse_target
+
+Allocation = Literal["uniform", "global"]
 
 
 def select(
@@ -28,47 +30,47 @@ def select(
     min_channels: int = 1,
     ignore: Sequence[str] = (),
     interlayer: bool = True,
-    scope: str = "local",
+    allocation: Allocation | str = "uniform",
     target: str | None = None,
     comparable: bool = False,
 ) -> PrunePlan:
     """Remove the lowest-scored channels of the coupling groups.
 
-    `scores[group.name]` is a tensor [channels]; a group without scores is left alone. `scope="local"` removes `ratio`
-    of the channels of every group (the paper's local pruning, Eq. 11); ratios may be given per group (name patterns →
-    ratios). `scope="global"` removes the lowest `ratio` of all channels together, after `allocate.Ranking` has put the
-    groups on one scale, or as they are where scores of different groups are `comparable` (a sum over a group's layers
-    is not). `target` ("flops:0.5",
-    "parameters:0.5": the share to keep, frozen layers included) takes the place of `ratio`: the ratio or threshold that
-    meets it within 1 % of the dense net is found by counting.
+    `scores[group.name]` is a tensor [channels]; a group without scores is left alone. `allocation="uniform"` removes
+    `ratio` of the channels of every group (the paper's local pruning, Eq. 11); ratios may be given per group (name
+    patterns → ratios). `allocation="global"` removes the lowest `ratio` of all channels together, after
+    `allocation.Ranking` has put the groups on one scale, or as they are where scores of different groups are
+    `comparable` (a sum over a group's layers is not). `target` ("flops:0.5", "parameters:0.5": the share to keep,
+    frozen layers included) takes the place of `ratio`: the ratio or threshold that meets it within 1 % of the dense
+    net is found by counting.
 
     At least `min_channels` channels stay, and kept channels are a multiple of `round_to`, both where the group is large
     enough. `ignore` are patterns (as in the shell) of layer or group names to leave alone; one that matches nothing is
     an error. `interlayer=False` leaves coupled groups (`Group.coupled`) alone.
 
     Raises InputError for scores of the wrong shape or with NaN, numbers out of range, unmatched patterns, an unknown
-    scope and a target that cannot be met.
+    allocation and a target that cannot be met.
     """
     _check(graph, scores)
     for name, value in {"round_to": round_to, "min_channels": min_channels}.items():
         if value < 1:
             raise InputError(f"{name}={value} is out of range; use {name} ≥ 1")
     ratios = _ratios(graph.groups, ratio)
-    if scope not in ("local", "global"):
-        raise InputError(f"scope={scope} is not known; use local or global")
-    if isinstance(ratio, Mapping) and (target is not None or scope == "global"):
-        raise InputError("ratios per group are for scope=local without a target; give one number")
+    if allocation not in get_args(Allocation):
+        raise InputError(f"allocation={allocation} is not known; use {' or '.join(get_args(Allocation))}")
+    if isinstance(ratio, Mapping) and (target is not None or allocation == "global"):
+        raise InputError("ratios per group are for allocation=uniform without a target; give one number")
     left_alone = _matched(graph.groups, ignore)
     free = [g for g in graph.groups if g.name in scores and g.name not in left_alone and (interlayer or not g.coupled)]
     settings = {"ratio": dict(ratio) if isinstance(ratio, Mapping) else ratio, "round_to": round_to,
-                "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer, "scope": scope,
-                "target": target, "comparable": comparable}  # fmt: skip
-    if target is None and scope == "local":
+                "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer,
+                "allocation": allocation, "target": target, "comparable": comparable}  # fmt: skip
+    if target is None and allocation == "uniform":
         counts = local_counts(free, ratios, round_to, min_channels)
     else:
         kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))  # type: ignore[arg-type]
         counts, settings["kept_share"] = _budgeted(
-            graph, free, scores, Ranking(free, scores, comparable), scope, kind, wanted, round_to, min_channels
+            graph, free, scores, Ranking(free, scores, comparable), allocation, kind, wanted, round_to, min_channels
         )
         if target is not None:
             settings["ratio"] = None
@@ -81,7 +83,7 @@ def _budgeted(
     free: Sequence[Group],
     scores: Mapping[str, Tensor],
     ranking: Ranking,
-    scope: str,
+    allocation: str,
     kind: str,
     wanted: float,
     round_to: int,
@@ -91,7 +93,7 @@ def _budgeted(
     left = share_left(graph, kind, scores)
 
     def counts_at(ratio: float) -> Counts:
-        if scope == "global":
+        if allocation == "global":
             return ranking.counts(ratio, round_to, min_channels)
         return local_counts(free, {g.name: ratio for g in free}, round_to, min_channels)
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcodp.config import DatasetConfig
-from dcodp.data.load import class_counts, fingerprint, open_split, probed
 from dcodp.data.parsing import Listing, Problem
-from dcodp.data.progress import track
+from dcodp.data.splits import class_counts, fingerprint, open_split, probed
 from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.errors import InputError
+from dcodp.progress import track
 
 
 @dataclass(frozen=True)

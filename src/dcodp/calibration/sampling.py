@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dcodp.importance.observe import Read
-from dcodp.importance.thinet import contribution_gram
+from dcodp.calibration.watch import Read
+from dcodp.errors import InputError
 
 BLOCK = 2**22  # float64 numbers of X formed at a time (32 MB)
 
@@ -59,6 +59,19 @@ def _inputs_of(read: Read, out: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         found = stride * out[:, None] - padding + taps
         hit = torch.ones_like(found, dtype=torch.bool)
     return found.clamp(0, size - 1), hit & (found >= 0) & (found < size)
+
+
+def contribution_gram(contributions: Tensor) -> Tensor:
+    """Xᵀ X: contributions [N, C], any float dtype → [C, C] float64. Raises InputError on NaN and infinite values."""
+    if contributions.ndim != 2 or not contributions.is_floating_point() or not contributions.numel():
+        raise InputError(
+            f"contributions are [samples, channels] floats, none of them 0, "
+            f"not {list(contributions.shape)} {contributions.dtype}"
+        )
+    if not bool(torch.isfinite(contributions).all()):
+        raise InputError("contributions hold NaN or infinite values; check the weights and the calibration images")
+    samples = contributions.detach().double()
+    return samples.T @ samples
 
 
 def output_energy(inputs: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+"""Writes that survive a full disk and a pulled plug, and reads that say what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from dcodp.errors import InputError
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The one line for a full disk, a read-only folder and their like."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"the disk is full: {path} was not written (what it held is kept); free space and run again")
+    return InputError(f"cannot write {path} ({error.strerror}); choose a writable folder with paths.results")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content takes the file's place at the end: whenever the machine stops, the file holds either what
+    it held or all that was written.
+
+    Raises InputError where the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the folder itself may be what is missing
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """`replacing` with all of the content at once."""
+    with replacing(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def read_json(path: Path) -> Any:
+    """Raises InputError, naming the file, where it is absent, unreadable or not whole JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; run the cell again") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); check its permissions") from error
+    except ValueError as error:  # JSON and UTF-8 decoding
+        raise InputError(f"{path} is not whole JSON ({error}); delete its folder and run the cell again") from None

@@ -1,0 +1,59 @@
+"""A pruning method as one value: which channels, how many from which group, and what is done about their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dcodp.config import Config, to_dict
+
+OF_THE_CRITERION = "own"  # the repair that a criterion's authors do
+
+
+@dataclass(frozen=True)
+class Method:
+    """What conf/method composes; two nets that are averaged or compared in a table agree or differ in this.
+
+    `recovery` says how a pruned net is trained on; how long is a matter of the schedule.
+    """
+
+    importance: str
+    aggregate: str = "sum"
+    interlayer: bool = True
+    allocation: str = "uniform"
+    repair: str = OF_THE_CRITERION
+    recovery: str = "labels"
+    steps: int = 1
+
+    @classmethod
+    def of(cls, config: Config | Mapping[str, Any]) -> Method:
+        """Of a configuration, or of the one in a record, of whatever age."""
+        tree = config if isinstance(config, Mapping) else to_dict(config)
+        importance = tree.get("importance") or {}
+        return cls(
+            importance=str(importance.get("name", "")),
+            aggregate=str(importance.get("aggregate", "sum")),
+            interlayer=bool(tree.get("interlayer", True)),
+            allocation=_allocation(tree),
+            repair=str((tree.get("repair") or {}).get("name", OF_THE_CRITERION)),
+            recovery=_recovery(tree.get("finetune") or {}),
+            steps=int(tree.get("steps", 1)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _allocation(tree: Mapping[str, Any]) -> str:
+    """`scope` is what records of the first format call it."""
+    if "allocation" in tree:
+        return str(tree["allocation"]["name"])
+    return {"local": "uniform"}.get(str(tree.get("scope", "local")), str(tree.get("scope")))
+
+
+def _recovery(finetune: Mapping[str, Any]) -> str:
+    """labels, distillation, or both."""
+    weight = float(finetune.get("distill") or 0.0)
+    parts = ["labels"] * bool(finetune.get("labels", True)) + ["distillation"] * (weight > 0)
+    return " + ".join(parts)
