@@ -44,7 +44,10 @@ class BrightBox(Detector):
     def outputs(self, result):
         return result
 
-    def loss(self, batch):
+    def training_outputs(self, batch):
+        raise NotImplementedError
+
+    def loss_from(self, outputs, batch):
         raise NotImplementedError
 
     def predict(self, images, settings):

@@ -29,7 +29,7 @@ def test_matched_flops_is_the_grid_of_the_ablation_from_the_same_dense_nets_and_
     equal, matched = ([c for c in both if bool(c.target) == targeted] for targeted in (False, True))
     shared = [(dense_key(c), scores_key(c), c.interlayer) for c in matched]
     assert shared == [(dense_key(c), scores_key(c), c.interlayer) for c in equal]
-    assert {(c.target, c.scope) for c in matched} == {("flops:0.25", "local")}
+    assert {(c.target, c.allocation.name) for c in matched} == {("flops:0.25", "uniform")}
     assert len({run_id(c) for c in (*equal, *matched)}) == 2 * len(equal)
 
 

@@ -23,6 +23,6 @@ def test_the_default_follows_from_the_measurement():
 
 def test_every_criterion_that_looks_at_images_has_it():
     for name in names():
-        if criterion(name).needs != "weights":
+        if criterion(name).sees != "weights":
             ((_, config),) = cells(ROOT / "conf", [f"importance={name}", "schedule=paper_voc"])
             assert config.importance.images == ImportanceConfig().images, name

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dcodp.calibration import inner_products
 from dcodp.errors import InputError
-from dcodp.importance import direct_nuclear_coupling, gram, nuclear, nuclear_coupling, nuclear_coupling_from_gram
+from dcodp.importance import direct_nuclear_coupling, gram, nuclear_coupling, nuclear_coupling_from_gram
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -134,8 +135,8 @@ def test_tall_matrices_are_decomposed_in_parts():
 def test_blocks_of_images_do_not_change_the_result(monkeypatch):
     maps = normal(7, 6, 5, 5)
     whole = nuclear_coupling(maps)
-    monkeypatch.setattr(nuclear, "BLOCK", 6 * (6 + 256) * 2)
-    monkeypatch.setattr(nuclear, "PIECE", 1)
+    monkeypatch.setattr(inner_products, "BLOCK", 6 * (6 + 256) * 2)
+    monkeypatch.setattr(inner_products, "PIECE", 1)
     torch.testing.assert_close(nuclear_coupling(maps), whole, rtol=1e-9, atol=0)
 
 

@@ -281,7 +281,7 @@ def test_linear_layers_have_no_rank(network, graph, batches):
     [
         ("dcodp", {}, "importance=dcodp looks at maps; give calibration batches"),
         ("thinet", {}, "importance=thinet looks at consumer inputs"),
-        ("taylor", {"batches": [()]}, "importance=taylor needs gradients; give a loss"),
+        ("taylor", {"batches": [()]}, "gradients are asked for; give a loss"),
         ("dcodp_greedy", {"aggregate": "max"}, "aggregate=max means nothing to dcodp_greedy; use one of sum, consumer"),
         ("thinet", {"aggregate": "mean"}, "aggregate=mean means nothing to thinet; use one of sum"),
         ("slimming", {"aggregate": "consumer"}, "aggregate=consumer means nothing to slimming"),

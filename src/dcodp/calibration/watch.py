@@ -51,6 +51,8 @@ class Read:
     geometry: Geometry | None
     images: int  # what x holds comes from so many, as far as known: B unless it is rows, regions of images or the like
     linear: bool = False
+    groups: int = 1  # of the convolution
+    transposed: bool = False
     batch: int = 0  # the number of the calibration batch
     use: int = 1  # the how manyeth application of this weight in the batch
 
@@ -197,7 +199,9 @@ def _read(name: str, operation: str, args: tuple[Any, ...], out: Tensor, images:
     flat = x.dim() < 5 and groups == 1
     geometry = Geometry(_pair(stride, 1), _pair(padding, 0), _pair(dilation, 1), transposed) if flat else None
     maps = _as_maps(out)
-    return Read(name, _as_maps(x), _as_maps(weight), (maps.size(2), maps.size(3)), geometry, images or len(x))
+    size = (maps.size(2), maps.size(3))
+    read = Read(name, _as_maps(x), _as_maps(weight), size, geometry, images or len(x))
+    return dataclasses.replace(read, groups=groups, transposed=transposed)
 
 
 def _pair(values: list[int], fill: int) -> tuple[int, int]:

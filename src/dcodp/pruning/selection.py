@@ -15,10 +15,11 @@ from dcodp.graph import CouplingGraph, Group
 from dcodp.graph.cost import stays
 from dcodp.pruning.allocation import Counts, Ranking, check_reached, counts_for, local_counts, share_left
 from dcodp.pruning.allocation import kept_count as kept_count
+from dcodp.pruning.cost_aware import CostAware, cost_aware_counts
 from dcodp.pruning.plan import PrunePlan
 from dcodp.targets import parse_target
 
-Allocation = Literal["uniform", "global"]
+Allocation = Literal["uniform", "global", "cost"]
 
 
 def select(
@@ -30,7 +31,7 @@ def select(
     min_channels: int = 1,
     ignore: Sequence[str] = (),
     interlayer: bool = True,
-    allocation: Allocation | str = "uniform",
+    allocation: Allocation | CostAware | str = "uniform",
     target: str | None = None,
     comparable: bool = False,
 ) -> PrunePlan:
@@ -56,17 +57,23 @@ def select(
         if value < 1:
             raise InputError(f"{name}={value} is out of range; use {name} ≥ 1")
     ratios = _ratios(graph.groups, ratio)
-    if allocation not in get_args(Allocation):
-        raise InputError(f"allocation={allocation} is not known; use {' or '.join(get_args(Allocation))}")
-    if isinstance(ratio, Mapping) and (target is not None or allocation == "global"):
+    if allocation == "cost":
+        allocation = CostAware()
+    if not isinstance(allocation, CostAware) and allocation not in get_args(Allocation):
+        raise InputError(f"allocation={allocation} is not known; use {', '.join(get_args(Allocation))}")
+    if isinstance(ratio, Mapping) and (target is not None or allocation != "uniform"):
         raise InputError("ratios per group are for allocation=uniform without a target; give one number")
     left_alone = _matched(graph.groups, ignore)
     free = [g for g in graph.groups if g.name in scores and g.name not in left_alone and (interlayer or not g.coupled)]
+    name = "cost" if isinstance(allocation, CostAware) else allocation
     settings = {"ratio": dict(ratio) if isinstance(ratio, Mapping) else ratio, "round_to": round_to,
                 "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer,
-                "allocation": allocation, "target": target, "comparable": comparable}  # fmt: skip
+                "allocation": name, "target": target, "comparable": comparable}  # fmt: skip
     if target is None and allocation == "uniform":
         counts = local_counts(free, ratios, round_to, min_channels)
+    elif isinstance(allocation, CostAware):
+        kind, wanted = parse_target(target) if target is not None else ("parameters", 1 - float(ratio))  # type: ignore[arg-type]
+        counts = cost_aware_counts(allocation, graph, free, scores, kind, wanted, round_to, min_channels)
     else:
         kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))  # type: ignore[arg-type]
         counts, settings["kept_share"] = _budgeted(
