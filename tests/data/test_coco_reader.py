@@ -55,7 +55,15 @@ def test_missing_files_say_what_there_is(coco_tree):
         ('{"images": [], "annotations": [], "categories": []}', "lists no images"),
         ('{"images": [{}], "annotations": [], "categories": []}', "needs categories"),
         ('{"images": [{}], "annotations": [], "categories": [{"id": 1}]}', "category without"),
-        ('{"images": [{}], "annotations": [], "categories": [{"id": "a", "name": "a"}]}', "needs categories"),
+        (
+            '{"images": [{}], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": "1", "name": "b"}]}',
+            "each with an id of its own",
+        ),
+        (
+            '{"images": [{}], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": "b", "name": "b"}]}',
+            "others with words",
+        ),
+        ('{"images": [{}], "annotations": [], "categories": [{"id": null, "name": "a"}]}', "category without"),
         ('{"images": [{}], "annotations": [], "categories": [[]]}', "category without"),
     ],
 )
@@ -69,8 +77,8 @@ def test_file_that_is_not_coco(coco_tree, content, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bbox": [1, 2, 40.5, 3]}, "outside its 40×30 px image"),
-        ({"bbox": [-2, 2, 4, 3]}, "outside"),
+        ({"bbox": [30, 2, 40, 3]}, "outside its 40×30 px image"),
+        ({"bbox": [-9, 2, 4, 3]}, "outside"),
         ({"bbox": [1, 2, 3]}, "no bbox of four numbers"),
         ({"bbox": [1, 2, 3, "x"]}, "no bbox of four numbers"),
         ({"bbox": None}, "no bbox of four numbers"),
@@ -109,10 +117,61 @@ def test_rounding_at_the_edge_is_clipped(coco_tree):
 
 
 @pytest.mark.parametrize(
+    ("bbox", "clipped"),
+    [([-4, -3, 10, 10], [0, 0, 6, 7]), ([30, 20, 18, 14], [30, 20, 40, 30]), ([-5, -5, 50, 50], [0, 0, 40, 30])],
+)
+def test_boxes_that_reach_out_are_clipped_and_said(coco_tree, bbox, clipped, caplog):
+    coco_tree.tree["annotations"][0]["bbox"] = bbox
+    note, image, _ = read(coco_tree)
+    assert image.boxes[0].tolist() == clipped and len(image.boxes) == 2
+    assert not note.fatal and "annotations[0] of 7.jpg has a box that reaches out of its 40×30 px image" in note.what
+    load(config(), coco_tree.root, "val")
+    assert [r.getMessage().count("(1 boxes reach out of their images and are clipped") for r in caplog.records] == [1]
+
+
+def test_numbers_written_as_text_or_floats(coco_tree):
+    """Sizes as 96.0, ids as text: exporters of several annotation tools write them so."""
+    coco_tree.tree["images"][0].update(id="7", width=40.0, height="30.0")
+    coco_tree.tree["annotations"][0].update(image_id=7, category_id="3")
+    coco_tree.tree["annotations"][1].update(image_id="7", category_id=1.0)
+    coco_tree.tree["categories"] = [{"id": "3", "name": "car"}, {"id": 1.0, "name": "person"}]
+    coco_tree.write()
+    listing = open_split(coco_tree.root, "val2017")
+    assert listing.classes == ("person", "car") and listing.category_ids == (1, 3)
+    first, empty = listing.items
+    assert (first.id, first.width, first.height, empty.id) == ("7", 40, 30, "5") and first.labels.tolist() == [1, 0]
+
+
+def test_words_as_ids(coco_tree):
+    coco_tree.tree["images"][0]["id"] = "seven"
+    coco_tree.tree["categories"] = [{"id": "v", "name": "car"}, {"id": "p", "name": "person"}]
+    for entry, category in zip(coco_tree.tree["annotations"], "vp", strict=True):
+        entry.update(image_id="seven", category_id=category)
+    coco_tree.write()
+    listing = open_split(coco_tree.root, "val2017")
+    assert listing.classes == ("car", "person") and listing.category_ids == ()  # counted from 1, as they are listed
+    first, _ = listing.items
+    assert first.id == "seven" and first.labels.tolist() == [0, 1]
+
+
+def test_large_ids_are_not_rounded(coco_tree):
+    """Beyond 2^53 a float would make two ids one."""
+    for entry, number in zip(coco_tree.tree["images"], (2**60 + 1, str(2**60 + 2)), strict=True):
+        entry["id"] = number
+    for entry in coco_tree.tree["annotations"]:
+        entry["image_id"] = str(2**60 + 1)
+    first, second = read(coco_tree)
+    assert (len(first.boxes), len(second.boxes)) == (2, 0)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 0}, r"images\[1\] has an id, width or height"),
-        ({"id": "x"}, r"images\[1\] has an id, width or height"),
+        ({"width": 0}, r"images\[1\] has a width or height"),
+        ({"width": 40.5}, r"images\[1\] has a width or height"),
+        ({"height": "tall"}, r"images\[1\] has a width or height"),
+        ({"id": None}, r"images\[1\] has an id that is no whole number and no text: None"),
+        ({"id": True}, r"images\[1\] has an id"),
         ({"file_name": None}, r"images\[1\] has a file_name"),
         ({"id": 7}, r"images\[1\] repeats the id 7"),
         ({"file_name": "8.jpg"}, r"8\.jpg is missing"),

@@ -83,10 +83,8 @@ def test_document_types_and_their_entities_are_refused(voc_tree, encoding):
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        (("cow", 1, 1, 42, 30), "outside its 40×30 px image"),
-        (("cow", -1, 1, 4, 30), "outside"),
-        (("cow", 9, 1, 8, 30), "zero size"),
-        (("cow", 9, 9, 12, 5), "zero size"),
+        (("cow", 1, 1, 99, 30), "outside its 40×30 px image"),
+        (("cow", -31, 1, 4, 30), "outside"),
         (("cow", "one", 1, 4, 30), "without four numbers"),
         (("cow", "nan", 1, 4, 30), "not finite"),
         (("cow", 1, 1, "inf", 30), "not finite"),
@@ -115,6 +113,29 @@ def test_one_pixel_outside_is_clipped(voc_tree):
     """Tools that count from 0 write xmin 0, and round up at the far side."""
     voc_tree.annotate("b", voc_tree.object("cat", 0, 0, 40.9, 31))
     np.testing.assert_array_equal(read(voc_tree)[1].boxes, [[0, 0, 40, 30]])
+
+
+@pytest.mark.parametrize(("box", "clipped"), [((1, 1, 46, 30), [0, 0, 40, 30]), ((-9, -4, 20, 10), [0, 0, 20, 10])])
+def test_further_out_is_clipped_and_said(voc_tree, box, clipped):
+    voc_tree.annotate("b", voc_tree.object("cat", *box))
+    _, note, b, _ = read(voc_tree)
+    assert b.boxes.tolist() == [clipped]
+    assert not note.fatal and note.what.startswith("object 1 has a box that reaches out of its 40×30 px image")
+
+
+@pytest.mark.parametrize("box", [(9, 1, 8, 30), (9, 9, 12, 5), (41, 1, 42, 30)])
+def test_boxes_of_no_size_are_left_out_alone(voc_tree, box):
+    voc_tree.annotate("b", voc_tree.object("cow", *box), voc_tree.object("cat", 1, 1, 9, 9))
+    _, note, b, _ = read(voc_tree)
+    assert CLASSES[b.labels[0]] == "cat" and len(b.boxes) == 1
+    assert not note.fatal and note.what.startswith("object 1 has a box of zero size")
+
+
+def test_sizes_written_as_floats(voc_tree):
+    text = voc_tree.annotation("a").read_text().replace(">40<", "> 40.0 <").replace(">30<", ">30.00<")
+    voc_tree.annotation("a").write_text(text)
+    a, *_ = read(voc_tree)
+    assert (a.width, a.height) == (40, 30) and isinstance(a.width, int)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcodp.calibration import inner_products
 from dcodp.errors import InputError
-from dcodp.importance import direct_nuclear_coupling, gram, nuclear_coupling, nuclear_coupling_from_gram
+from dcodp.importance import direct_nuclear_coupling, gram, nuclear, nuclear_coupling, nuclear_coupling_from_gram
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

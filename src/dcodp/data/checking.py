@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcodp.config import DatasetConfig
-from dcodp.data.parsing import Listing, Problem
+from dcodp.data.parsing import Listing, Notes, Problem
 from dcodp.data.splits import class_counts, fingerprint, open_split, probed
 from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.errors import InputError
@@ -26,7 +26,7 @@ class SplitReport:
     crowd: int
     objects: dict[str, int]  # per class, difficult ones and crowds included
     fingerprint: str
-    problems: tuple[Problem, ...]
+    problems: tuple[Problem, ...]  # the fatal ones in the listed order, then each kind of the others once
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """True where training and evaluation can use every image; boxes of zero size do not count against it."""
+        """True where training and evaluation can use every image; boxes clipped or left out do not count against it."""
         return not self.errors and not any(problem.fatal for r in self.splits for problem in r.problems)
 
 
 def check(config: DatasetConfig, root: Path) -> CheckReport:
     """Reads both splits of the data set under `root` whole, limits and `broken` aside, and stops at no problem.
 
-    Every annotation must parse and lie in its image, every image decode to its end and have the annotated size,
-    and both splits have the same classes.
+    Every annotation must parse and have its boxes' centres in its image, every image decode to its end and have the
+    annotated size, and both splits have the same classes.
     """
     reports, errors, classes = [], [], set()
     for split in ("train", "val"):
@@ -72,6 +72,10 @@ def check(config: DatasetConfig, root: Path) -> CheckReport:
 def _check_split(config: DatasetConfig, split: str, listing: Listing) -> SplitReport:
     items = list(track(probed(listing.items), f"checking {config.name} {split}", listing.size))
     images = tuple(item for item in items if isinstance(item, LabelledImage))
+    problems, notes = [item for item in items if isinstance(item, Problem)], Notes()
+    for problem in problems:
+        if not problem.fatal:
+            notes.add(problem)
     whole = DetectionSet(config.name, split, listing.classes, images, category_ids=listing.category_ids)
     return SplitReport(
         split=split,
@@ -83,5 +87,5 @@ def _check_split(config: DatasetConfig, split: str, listing: Listing) -> SplitRe
         crowd=sum(int(image.crowd.sum()) for image in images),
         objects=class_counts(whole),
         fingerprint=fingerprint(whole),
-        problems=tuple(item for item in items if isinstance(item, Problem)),
+        problems=(*(problem for problem in problems if problem.fatal), *notes.summed()),
     )

@@ -1,7 +1,8 @@
 """Reader of the COCO layout: coco/annotations/instances_<split>.json beside coco/<split>/*.jpg.
 
 The format is that of cocodataset.org (Lin et al., "Microsoft COCO: Common Objects in Context"): boxes are x, y,
-width, height with the image's corner at (0, 0); category ids have gaps, so class indices follow their order.
+width, height with the image's corner at (0, 0); category ids have gaps, so class indices follow their order. Other
+tools' files are read as well: ids written as text, words as ids, sizes written as 96.0.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dcodp.data.parsing import Listing, Problem, fit_box, names
+from dcodp.data.parsing import CLIPPED, Listing, Problem, fit_box, gather, names, whole
 from dcodp.data.types import LabelledImage
 from dcodp.errors import InputError
 from dcodp.progress import waiting
@@ -26,10 +27,6 @@ class _Object(NamedTuple):
     label: int
     crowd: bool
     area: float  # px²
-
-
-class _Empty(ValueError):
-    """A box without width or height. The published train2017 has two: they are left out, their images stay."""
 
 
 def open_split(root: Path, split: str) -> Listing:
@@ -61,7 +58,7 @@ def open_file(file: Path, folder: Path) -> Listing:
         classes=tuple(categories.values()),
         size=len(tree["images"]),
         items=_items(file, folder, tree, labels),
-        category_ids=tuple(categories),
+        category_ids=tuple(key for key in categories if isinstance(key, int)),
     )
 
 
@@ -85,19 +82,30 @@ def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def _categories(file: Path, entries: list[Any]) -> dict[int, str]:
-    """Category id → name, ids ascending."""
+def _categories(file: Path, entries: list[Any]) -> dict[Key, str]:
+    """Category id → name: ids that are numbers ascending, others ("car") as they are listed."""
     try:
-        found = {entry["id"]: str(entry["name"]) for entry in entries}
-    except (KeyError, TypeError) as error:
+        found = {_key(entry["id"]): str(entry["name"]) for entry in entries}
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} has a category without id and name; replace it with COCO's own") from error
-    if not found or len(found) < len(entries) or not all(isinstance(category, int) for category in found):
-        raise InputError(f"{file} needs categories, each with a whole number of its own as id; correct it")
-    return dict(sorted(found.items()))
+    if not found or len(found) < len(entries):
+        raise InputError(f"{file} needs categories, each with an id of its own; correct it")
+    if len(kinds := {type(key) for key in found}) > 1:
+        raise InputError(f"{file} has categories with numbers as ids and others with words; give all of them numbers")
+    return dict(sorted(found.items())) if kinds == {int} else found
+
+
+def _key(value: Any) -> Key:
+    """An id as it is compared: a whole number also where it is written as 3.0 or "3", else the text itself."""
+    if (number := whole(value)) is not None:
+        return number
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"has an id that is no whole number and no text: {value!r}")
+    return value.strip()
 
 
 def _items(
-    file: Path, folder: Path, tree: dict[str, list[Any]], labels: dict[int, int]
+    file: Path, folder: Path, tree: dict[str, list[Any]], labels: dict[Key, int]
 ) -> Iterator[LabelledImage | Problem]:
     annotations, homeless = _by_image(tree)
     for number in homeless:
@@ -121,53 +129,55 @@ def _items(
             yield _labelled(str(key), path, width, height, objects)
 
 
+Key = int | str  # an id
 Numbered = list[tuple[int, dict[str, Any]]]  # annotations with their place in the file
 
 
-def _by_image(tree: dict[str, list[Any]]) -> tuple[dict[int, Numbered], list[int]]:
+def _by_image(tree: dict[str, list[Any]]) -> tuple[dict[Key, Numbered], list[int]]:
     """Image id → its annotations, and the places of those that have no such image."""
-    found: dict[int, Numbered] = {
-        image["id"]: [] for image in tree["images"] if isinstance(image, dict) and isinstance(image.get("id"), int)
-    }
+    listed = (_id_of(image, "id") for image in tree["images"])
+    found: dict[Key, Numbered] = {key: [] for key in listed if key is not None}
     homeless = []
     for number, entry in enumerate(tree["annotations"]):
-        key = entry.get("image_id") if isinstance(entry, dict) else None
-        if isinstance(key, int) and key in found:
+        key = _id_of(entry, "image_id")
+        if key in found:
             found[key].append((number, entry))
         else:
             homeless.append(number)
     return found, homeless
 
 
+def _id_of(entry: Any, field: str) -> Key | None:
+    try:
+        return _key(entry[field])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def _objects(
-    file: Path, name: str, annotations: Numbered, width: int, height: int, labels: dict[int, int]
+    file: Path, name: str, annotations: Numbered, width: int, height: int, labels: dict[Key, int]
 ) -> tuple[list[_Object], list[Problem]]:
-    objects, problems = [], []
-    for number, entry in annotations:
-        try:
-            objects.append(_object(entry, width, height, labels))
-        except ValueError as error:
-            problems.append(Problem(file, f"annotations[{number}] of {name} {error}", not isinstance(error, _Empty)))
-    return objects, problems
+    entries = [(f"annotations[{number}] of {name}", entry) for number, entry in annotations]
+    return gather(file, entries, lambda entry: _object(entry, width, height, labels))
 
 
-def _entry(image: Any) -> tuple[int, str, int, int]:
+def _entry(image: Any) -> tuple[Key, str, int, int]:
     """id, file name, width and height of one image."""
     try:
-        key, name, width, height = (image[field] for field in ("id", "file_name", "width", "height"))
+        key, name, *size = (image[field] for field in ("id", "file_name", "width", "height"))
     except (KeyError, TypeError):
         raise ValueError("lacks id, file_name, width or height") from None
-    if not all(isinstance(value, int) for value in (key, width, height)) or min(width, height) < 1:
-        raise ValueError("has an id, width or height that is no (positive) whole number")
+    width, height = map(whole, size)
+    if width is None or height is None or min(width, height) < 1:
+        raise ValueError("has a width or height that is no positive whole number")
     if not isinstance(name, str) or not name:
         raise ValueError("has a file_name that is no text")
-    return key, name, width, height
+    return _key(key), name, width, height
 
 
-def _object(entry: dict[str, Any], width: int, height: int, labels: dict[int, int]) -> _Object:
-    category = entry.get("category_id")
-    if not isinstance(category, int) or category not in labels:
-        raise ValueError(f"is of unknown category {category!r}")
+def _object(entry: dict[str, Any], width: int, height: int, labels: dict[Key, int]) -> tuple[_Object, dict[str, str]]:
+    if (category := _id_of(entry, "category_id")) not in labels:
+        raise ValueError(f"is of unknown category {entry.get('category_id')!r}")
     try:
         x, y, w, h = (float(value) for value in entry["bbox"])
         area = float(entry.get("area", w * h))
@@ -175,11 +185,10 @@ def _object(entry: dict[str, Any], width: int, height: int, labels: dict[int, in
         raise ValueError("has no bbox of four numbers, or an area that is none") from None
     if (crowd := entry.get("iscrowd", 0)) not in (0, 1):
         raise ValueError(f"has iscrowd {crowd!r}; write 0 or 1")
-    if w <= 0 or h <= 0:
-        raise _Empty(f"has a box of zero size ({w:g}×{h:g} px), which is left out")
     if not math.isfinite(area):
         raise ValueError("has an area that is not finite")
-    return _Object(fit_box((x, y, x + w, y + h), width, height), labels[category], bool(crowd), area)
+    box, reaches_out = fit_box((x, y, x + w, y + h), width, height)
+    return _Object(box, labels[category], bool(crowd), area), {CLIPPED: reaches_out}
 
 
 def _labelled(key: str, path: Path, width: int, height: int, objects: list[_Object]) -> LabelledImage:

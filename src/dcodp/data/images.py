@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,18 +21,16 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from dcodp.data.parsing import Problem
+from dcodp.data.pixels import UNREADABLE, is_deep, orientation, rgb, seen, seen_size
 from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.errors import InputError
 
 GREY = 114
 THREADS = min(8, os.cpu_count() or 1)
-# What PIL raises on files that are no images, end too early or are damaged (SyntaxError is its word for a broken PNG).
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-
 Boxes = TypeVar("Boxes", np.ndarray, Tensor)
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -42,19 +39,24 @@ Made = TypeVar("Made")
 def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """The pixels as RGB [H, W, 3] uint8; `size` is the width and height that the annotation says.
 
-    The stored pixels are taken as they are, as annotation tools and COCO's own do; only where `size` fits the
-    picture turned by its EXIF orientation and not the stored one, it is turned. Raises InputError naming the file
-    where it is missing, no image, truncated, or of another size.
+    The picture is turned and mirrored as its EXIF orientation asks, as ultralytics (cv2) reads it and as browsers and
+    annotation tools show it. Only where `size` fits the stored picture and not the turned one (quarter turns of an
+    oblong picture), the annotation was made on stored pixels, and these are given: half turns, mirrors and square
+    pictures look the same either way, so they are always turned. Raises InputError naming the file where it is
+    missing, no image, truncated, of another size, or in numbers that are no picture.
     """
     try:
         with Image.open(path) as stored:
-            turned = size is not None and size != stored.size and size == _turned_size(stored)
-            image = (ImageOps.exif_transpose(stored) if turned else stored).convert("RGB")
-    except _UNREADABLE as error:
+            turn, shown = orientation(stored), seen_size(stored)
+            if size == stored.size != shown:
+                turn = 1
+            pixels = seen(rgb(stored), turn)
+    except UNREADABLE as error:
         raise InputError(f"{path} {_reason(error)}; replace it, or leave it out with dataset.broken=skip") from error
-    if size is not None and image.size != size:
-        raise InputError(f"{path} {_other_size(image.size, size)}; replace it or correct the annotation")
-    return np.array(image)
+    height, width, _ = pixels.shape
+    if size is not None and (width, height) != size:
+        raise InputError(f"{path} {_other_size((width, height), size)}; replace it or correct the annotation")
+    return pixels
 
 
 def probe(image: LabelledImage) -> Problem | None:
@@ -62,10 +64,12 @@ def probe(image: LabelledImage) -> Problem | None:
     size = (image.width, image.height)
     try:
         with Image.open(image.path) as stored:
-            found, turned = stored.size, _turned_size(stored)
+            found, turned = stored.size, seen_size(stored)
             stored.draft("RGB", (1, 1))  # JPEG: every byte is still parsed, but fewer pixels are computed
             stored.load()
-    except _UNREADABLE as error:
+            if is_deep(stored):
+                rgb(stored)
+    except UNREADABLE as error:
         return Problem(image.path, _reason(error))
     return None if size in (found, turned) else Problem(image.path, _other_size(found, size))
 
@@ -74,15 +78,9 @@ def image_size(path: Path) -> tuple[int, int]:
     """Width and height as the picture is seen, turned by its EXIF orientation; ValueError says what is wrong."""
     try:
         with Image.open(path) as stored:
-            return _turned_size(stored)
-    except _UNREADABLE as error:
+            return seen_size(stored)
+    except UNREADABLE as error:
         raise ValueError(_reason(error)) from error
-
-
-def _turned_size(stored: Image.Image) -> tuple[int, int]:
-    """Width and height once the EXIF orientation (tag 274; 5 to 8 are quarter turns) is applied."""
-    width, height = stored.size
-    return (height, width) if stored.getexif().get(274) in (5, 6, 7, 8) else (width, height)
 
 
 def _reason(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from dcodp.config import DatasetConfig, custom_files
 from dcodp.data import coco, shapes, union, voc, yolo
 from dcodp.data.images import map_ahead, probe
-from dcodp.data.parsing import Listing, Problem
+from dcodp.data.parsing import Listing, Notes, Problem
 from dcodp.data.types import DetectionSet, LabelledImage
 from dcodp.errors import InputError
 from dcodp.progress import track
@@ -26,13 +26,12 @@ def load(config: DatasetConfig, root: Path, split: str) -> DetectionSet:
 
     With broken=refuse the first broken item raises InputError; files are not decoded here, so a truncated one is
     found when it is read. With broken=skip every file is decoded once, and the items left out are logged in one
-    warning. A set without a published size counts as a subset where it holds fewer images than its list.
+    warning. What is not broken but changed in reading (boxes clipped, …) is counted and logged, once for each kind.
+    A set without a published size counts as a subset where it holds fewer images than its list.
     """
     listing = open_split(config, root, split)
-    images, problems = _collect(config, split, listing)
-    if problems:
-        lines = "\n  ".join(map(str, problems))
-        logging.getLogger(__name__).warning("%s %s: left out\n  %s", config.name, split, lines)
+    images, problems, notes = _collect(config, split, listing)
+    _say(config, split, problems, notes)
     if not images:
         raise InputError(f"{config.name} {split} has no readable image under {root}; restore it there")
     published = config.published_train if split == "train" else config.published_val
@@ -77,8 +76,16 @@ def _open_custom(config: DatasetConfig, split: str, name: str) -> Listing:
     return coco.open_file(files[split], files[split].parent if images is None else Path(images))
 
 
-def _collect(config: DatasetConfig, split: str, listing: Listing) -> tuple[list[LabelledImage], list[Problem]]:
-    images, problems = [], []
+def _say(config: DatasetConfig, split: str, problems: list[Problem], notes: Notes) -> None:
+    log = logging.getLogger(__name__)
+    if problems:
+        log.warning("%s %s: left out\n  %s", config.name, split, "\n  ".join(map(str, problems)))
+    for note in notes.summed():
+        log.warning("%s %s: %s", config.name, split, note)
+
+
+def _collect(config: DatasetConfig, split: str, listing: Listing) -> tuple[list[LabelledImage], list[Problem], Notes]:
+    images, problems, notes = [], [], Notes()
     limit = config.train_limit if split == "train" else config.val_limit
     if limit is not None and limit < 1:
         raise InputError(f"dataset.{split}_limit={limit} is out of range; use 1 or more, or null for all images")
@@ -86,13 +93,15 @@ def _collect(config: DatasetConfig, split: str, listing: Listing) -> tuple[list[
     for item in track(items, f"reading {config.name} {split}", listing.size):
         if isinstance(item, LabelledImage):
             images.append(item)
-        elif item.fatal and config.broken == "refuse":
+        elif not item.fatal:
+            notes.add(item)
+        elif config.broken == "refuse":
             raise InputError(f"{item}; repair it, or leave such images out with dataset.broken=skip")
         else:
             problems.append(item)
         if len(images) == limit:
             break
-    return images, problems
+    return images, problems, notes
 
 
 def probed(items: Iterable[LabelledImage | Problem]) -> Iterator[LabelledImage | Problem]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcodp.data.parsing import Listing, Problem, fit_box, names
+from dcodp.data.parsing import CLIPPED, Listing, Problem, fit_box, gather, names, whole
 from dcodp.data.types import LabelledImage
 from dcodp.errors import InputError
 
@@ -75,7 +75,7 @@ def _ids(listed: Path) -> list[str]:
     return ids
 
 
-def _image(folder: Path, name: str, known: dict[str, int]) -> list[LabelledImage] | list[Problem]:
+def _image(folder: Path, name: str, known: dict[str, int]) -> list[LabelledImage | Problem]:
     annotation, path = folder / "Annotations" / f"{name}.xml", folder / "JPEGImages" / f"{name}.jpg"
     problems = [] if path.is_file() else [Problem(path, "is missing")]
     try:
@@ -83,13 +83,11 @@ def _image(folder: Path, name: str, known: dict[str, int]) -> list[LabelledImage
         width, height = (_pixels(tree, key) for key in ("width", "height"))
     except ValueError as error:
         return [*problems, Problem(annotation, str(error))]
-    objects = []
-    for number, element in enumerate(tree.findall("object"), 1):
-        try:
-            objects.append(_object(element, width, height, known))
-        except ValueError as error:
-            problems.append(Problem(annotation, f"object {number} {error}"))
-    return problems or [_labelled(name, path, width, height, objects)]
+    entries = [(f"object {number}", element) for number, element in enumerate(tree.findall("object"), 1)]
+    objects, found = gather(annotation, entries, lambda element: _object(element, width, height, known))
+    problems += found
+    broken = any(problem.fatal for problem in problems)
+    return [*problems] if broken else [*problems, _labelled(name, path, width, height, objects)]
 
 
 def _labelled(name: str, path: Path, width: int, height: int, objects: list[_Object]) -> LabelledImage:
@@ -122,13 +120,15 @@ def _parse(annotation: Path) -> ElementTree.Element:
 
 
 def _pixels(tree: ElementTree.Element, key: str) -> int:
-    text = tree.findtext(f"size/{key}", "").strip()
-    if not text.isdecimal() or int(text) == 0:
+    number = whole(tree.findtext(f"size/{key}", ""))
+    if number is None or number < 1:
         raise ValueError(f"has no {key} in <size>, or not a positive whole number")
-    return int(text)
+    return number
 
 
-def _object(element: ElementTree.Element, width: int, height: int, known: dict[str, int]) -> _Object:
+def _object(
+    element: ElementTree.Element, width: int, height: int, known: dict[str, int]
+) -> tuple[_Object, dict[str, str]]:
     """Only the object's own <bndbox>; those of its <part>s lie one level deeper and are not objects."""
     name = element.findtext("name", "").strip()
     if name not in known:
@@ -142,4 +142,5 @@ def _object(element: ElementTree.Element, width: int, height: int, known: dict[s
     difficult = element.findtext("difficult", "0").strip()
     if difficult not in ("0", "1"):
         raise ValueError(f"({name}) has <difficult>{difficult}</difficult>; write 0 or 1")
-    return _Object(fit_box((x - 1, y - 1, X, Y), width, height), known[name], difficult == "1")
+    box, reaches_out = fit_box((x - 1, y - 1, X, Y), width, height)
+    return _Object(box, known[name], difficult == "1"), {CLIPPED: reaches_out}
