@@ -54,6 +54,17 @@ def test_the_paper_schedule_has_the_papers_settings():
     assert (config.evaluation.confidence, config.evaluation.iou) == (0.001, 0.6)
 
 
+def test_fine_tuning_has_settings_of_its_own_whatever_the_model():
+    """From trained weights: a low rate and a short warm-up, in both phases; augmentation stays the model's."""
+    for model in ("yolov8n", "yolov7", "faster_rcnn"):
+        config = one(f"model={model}", "schedule=finetune")
+        paper = one(f"model={model}", "schedule=paper_voc")
+        assert config.train == config.finetune
+        assert config.train.lr < paper.train.lr and config.train.warmup_epochs < paper.train.warmup_epochs
+        for key in ("mosaic", "close_mosaic", "scale", "translate", "hsv"):
+            assert getattr(config.train, key) == getattr(paper.train, key)
+
+
 def test_a_sweep_expands_to_its_cells():
     expanded = cells(CONF, ["ratio=0.2,0.5,0.7", "seed=0,1"])
     assert len(expanded) == 6

@@ -13,8 +13,9 @@ import dcodp
 from dcodp.config import EvaluationConfig, ModelConfig
 from dcodp.data.types import Batch
 from dcodp.detectors.base import DecodeSettings
+from dcodp.detectors.class_rows import COCO_CATEGORIES
 from dcodp.detectors.faster_rcnn import build, raw_outputs
-from dcodp.detectors.torchvision_common import COCO_CATEGORIES, IMAGENET_MEAN, IMAGENET_STD, NarrowResNet, targets_of
+from dcodp.detectors.torchvision_common import IMAGENET_MEAN, IMAGENET_STD, NarrowResNet, targets_of
 from dcodp.errors import InputError
 from dcodp.evaluation.measuring import cost
 
@@ -213,7 +214,7 @@ def test_cocos_categories_are_picked_by_name(tmp_path):
     state = build(config(), tuple(COCO_CATEGORIES[1:]))[0].network.state_dict()
     path = saved(tmp_path / "weights.safetensors", state)
     detector, notes = build(config(weights=path), ("zebra", "person"))
-    assert len(notes) == 1 and "picked by name" in notes[0]
+    assert notes == ["weights of 90 classes in a detector of 2: the class rows of 2 were copied by name"]
     predictor, name = detector.network.roi_heads.box_predictor, "roi_heads.box_predictor"
     rows = [0, COCO_CATEGORIES.index("zebra"), COCO_CATEGORIES.index("person")]
     assert torch.equal(predictor.cls_score.weight, state[f"{name}.cls_score.weight"][rows])
@@ -223,7 +224,9 @@ def test_cocos_categories_are_picked_by_name(tmp_path):
 def test_weights_for_other_classes(tmp_path, detector):
     path = saved(tmp_path / "weights.safetensors", detector.network.state_dict())
     other, notes = build(config(weights=path), ("a", "b"))
-    assert len(notes) == 1 and "3 classes, not 2" in notes[0]
+    assert len(notes) == 1 and notes[0].startswith("weights of 3 classes in a detector of 2: ")
+    own, theirs = (d.network.roi_heads.box_predictor.cls_score.weight for d in (other, detector))
+    assert torch.equal(own[0], theirs[0]) and not torch.equal(own[1:], theirs[1:3])  # the background's is kept
     assert other.network.roi_heads.box_predictor.cls_score.out_features == 3
     assert torch.equal(other.network.rpn.head.cls_logits.weight, detector.network.rpn.head.cls_logits.weight)
 

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dcodp.config import ModelConfig
 from dcodp.data.types import Batch
 from dcodp.detectors.base import DecodeSettings
+from dcodp.detectors.class_rows import COCO_CLASSES
 from dcodp.detectors.yolov7 import YOLOv7Detector, build, fuse, yolov7
 from dcodp.detectors.yolov7.blocks import ConvBlock, RepConv
 from dcodp.detectors.yolov7.head import decode
@@ -186,13 +187,25 @@ def test_weights_whose_implicit_vectors_are_folded(network, tmp_path):
 
 
 def test_weights_for_other_classes(network, tmp_path):
+    """Of the head, what is said of boxes and objectness is kept for every anchor."""
     state = shaken(network).float().state_dict()
     detector, notes = build(saved(tmp_path, state), ("a", "b"))
-    assert len(notes) == 1 and "3 classes, not 2" in notes[0]
+    assert len(notes) == 1 and "weights of 3 classes in a detector of 2: no class is known by name" in notes[0]
     own = detector.network.state_dict()
     assert torch.equal(own["model.104.rbr_dense.0.weight"], state["model.104.rbr_dense.0.weight"])
     assert torch.equal(own["model.105.ia.1.implicit"], state["model.105.ia.1.implicit"])
-    assert own["model.105.m.0.bias"].view(3, 7)[:, 4].max() < -6  # the prior of a fresh head
+    for name, dimension in (("m.0.weight", 0), ("m.2.bias", 0), ("im.1.implicit", 1)):
+        mine, theirs = (s[f"model.105.{name}"].unflatten(dimension, (3, -1)) for s in (own, state))
+        assert torch.equal(mine.narrow(dimension + 1, 0, 5), theirs.narrow(dimension + 1, 0, 5))
+    assert own["model.105.m.0.bias"].view(3, 7)[:, 5:].max() < 1  # the prior of a fresh head
+
+
+def test_rows_of_known_classes_are_copied_for_every_anchor(network, tmp_path):
+    state = shaken(yolov7(80, width=0.25)).float().state_dict()  # without names: COCO's
+    detector, (note,) = build(saved(tmp_path, state), ("sofa", "person", "wombat"))
+    assert note.endswith("the class rows of 2 were copied by name, those of wombat start afresh")
+    mine, theirs = (s["model.105.m.1.weight"].unflatten(0, (3, -1)) for s in (detector.network.state_dict(), state))
+    assert torch.equal(mine[:, 5:7], theirs[:, [5 + COCO_CLASSES.index("couch"), 5]])
 
 
 @pytest.mark.parametrize("change", ["another width", "missing", "unknown"])

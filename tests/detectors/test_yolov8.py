@@ -12,6 +12,7 @@ from dcodp import detectors
 from dcodp.config import ModelConfig
 from dcodp.detectors import Batch, DecodeSettings
 from dcodp.detectors.checkpoint import read_checkpoint, read_state_dict
+from dcodp.detectors.class_rows import COCO_CLASSES
 from dcodp.detectors.yolov8 import YOLOv8, build
 from dcodp.errors import InputError
 
@@ -113,16 +114,40 @@ def test_weights_load_entirely_with_as_many_classes(detector, tmp_path):
     assert len(notes) == 1 and "class branch was kept" in notes[0] and f"for {CLASSES[0]}" in notes[0]
 
 
-def test_other_number_of_classes_starts_the_class_branch_anew(detector, tmp_path):
+def test_unknown_classes_start_with_fresh_rows_and_their_prior(detector, tmp_path):
     torch.save(detector.network.state_dict(), tmp_path / "three.pt")
     loaded, (note,) = build(ModelConfig(weights=str(tmp_path / "three.pt")), ("cat", "dog", "cow", "hen", "pig"))
     before, after = detector.network.state_dict(), loaded.network.state_dict()
     fresh = [f"model.22.cv3.{i}.2.{kind}" for i in range(3) for kind in ("weight", "bias")]
     assert [k for k in after if after[k].shape != before[k].shape] == fresh
     assert all(torch.equal(after[k], before[k]) for k in after if k not in fresh)
-    assert note.startswith("weights of 3 classes in a detector of 5: initialised anew are model.22.cv3.0.2.weight, ")
+    assert note.startswith("weights of 3 classes in a detector of 5: no class is known by name")
     expected = torch.log(torch.tensor(5 / 5 / (640 / 16) ** 2))
     assert torch.allclose(after["model.22.cv3.1.2.bias"], expected)
+
+
+def test_known_classes_keep_their_rows_and_the_width_behind_them(tmp_path):
+    """As ultralytics' own trainer does, but for the dialect of VOC."""
+    trained = build(ModelConfig(), COCO_CLASSES)[0].network
+    torch.save(trained.state_dict(), tmp_path / "coco.pt")  # a state dict tells no names
+    loaded, (note,) = build(ModelConfig(weights=str(tmp_path / "coco.pt")), ("tvmonitor", "wombat", "dog"))
+    before, after = trained.state_dict(), loaded.network.state_dict()
+    assert all(torch.equal(after[k], before[k]) for k in after if after[k].shape == before[k].shape)
+    assert {k.split(".")[4] for k in after if after[k].shape != before[k].shape} == {"2"}
+    rows = [COCO_CLASSES.index("tv"), COCO_CLASSES.index("dog")]
+    assert torch.equal(after["model.22.cv3.0.2.weight"][[0, 2]], before["model.22.cv3.0.2.weight"][rows])
+    assert note.endswith("the class rows of 2 were copied by name, those of wombat start afresh")
+    assert {m.eps for m in loaded.network.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
+    assert torch.isfinite(loaded.network.eval()(*loaded.example_inputs(64))[0]).all()
+
+
+def test_a_class_branch_of_its_own_width_is_loaded_again(tmp_path):
+    """What was fine-tuned from weights of other classes, ours or ultralytics', has another width than the stock net."""
+    torch.save(build(ModelConfig(), COCO_CLASSES)[0].network.state_dict(), tmp_path / "coco.pt")
+    tuned = build(ModelConfig(weights=str(tmp_path / "coco.pt")), CLASSES)[0].network
+    torch.save(tuned.state_dict(), tmp_path / "tuned.pt")
+    again, notes = build(ModelConfig(weights=str(tmp_path / "tuned.pt")), CLASSES)
+    assert not notes and all(torch.equal(v, tuned.state_dict()[k]) for k, v in again.network.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -200,10 +225,10 @@ def test_official_checkpoint_finds_what_is_in_a_picture(realdata):
 
 
 @pytest.mark.realdata
-def test_official_checkpoint_with_other_classes_keeps_everything_but_the_class_branch(realdata):
+def test_official_checkpoint_with_other_classes_keeps_everything_but_the_class_rows(realdata):
     path = realdata / "weights" / "yolov8n.pt"
-    detector, (note,) = build(ModelConfig(weights=str(path)), CLASSES)
+    detector, (note,) = build(ModelConfig(weights=str(path)), (CLASSES[0], "wombat"))
     official, own = read_state_dict(path), detector.network.state_dict()
     changed = [k for k in own if own[k].shape != official[k].shape or not torch.equal(own[k], official[k])]
-    assert changed and all(k.startswith("model.22.cv3.") for k in changed)
-    assert "weights of 80 classes in a detector of 3" in note and "30 tensors of the class branch before them" in note
+    assert changed == [f"model.22.cv3.{i}.2.{kind}" for i in range(3) for kind in ("weight", "bias")]
+    assert note.endswith("detector of 2: the class rows of 1 were copied by name, those of wombat start afresh")

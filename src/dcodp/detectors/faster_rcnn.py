@@ -15,10 +15,14 @@ from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredict
 
 from dcodp.config import ModelConfig
 from dcodp.detectors.base import Detector
+from dcodp.detectors.class_rows import Layout
 from dcodp.detectors.torchvision_common import NarrowResNet, TorchvisionDetector, load_all, make_network, temporarily
 
 PREDICTOR = "roi_heads.box_predictor"
-ROWS = {f"{PREDICTOR}.cls_score": (1, 1), f"{PREDICTOR}.bbox_pred": (1, 4)}
+ROWS = {  # the background comes first
+    f"{PREDICTOR}.cls_score": Layout(fixed=1),
+    f"{PREDICTOR}.bbox_pred": Layout(fixed=1, values=4),
+}
 
 
 class FasterRCNNDetector(TorchvisionDetector):
@@ -43,7 +47,7 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
     the first and third have frozen batch norms where weights are given. Raises InputError for what does not fit.
     """
     network = make_network(model, classes, BUILDERS, frozen=("resnet50_fpn", "mobilenet_v3_large_fpn", "tiny_test"))
-    notes = load_all(network, model, classes, ROWS, background=1)
+    notes = load_all(network, model, classes, ROWS)
     return FasterRCNNDetector(model.name, network, classes), notes
 
 

@@ -12,9 +12,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from dcodp.config import ModelConfig
 from dcodp.detectors.base import Detector
+from dcodp.detectors.class_rows import Layout
 from dcodp.detectors.torchvision_common import NarrowResNet, TorchvisionDetector, load_all, make_network
 
-ROWS = {"head.classification_head.cls_logits": (9, 1)}  # 9 anchors per place
+ROWS = {"head.classification_head.cls_logits": Layout(blocks=9)}  # 9 anchors per place
 
 
 class RetinaNetDetector(TorchvisionDetector):
@@ -28,7 +29,7 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
     tests. Raises InputError for what does not fit.
     """
     network = make_network(model, classes, BUILDERS, frozen=("resnet50_fpn", "tiny_test"))
-    notes = load_all(network, model, classes, ROWS, background=0)
+    notes = load_all(network, model, classes, ROWS)
     return RetinaNetDetector(model.name, network, classes), notes
 
 

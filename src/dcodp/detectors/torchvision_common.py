@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops import box_convert
@@ -18,13 +17,13 @@ from dcodp.config import ModelConfig
 from dcodp.data.types import Batch, Detections
 from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.checkpoint import read_state_dict
+from dcodp.detectors.class_rows import COCO_CATEGORIES, Layout, match, with_rows
 from dcodp.detectors.parallel import share_of_mean
 from dcodp.errors import InputError
 from dcodp.files.loading import load_strictly
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-COCO_CATEGORIES = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]  # 91, gaps included, 0 = background
-Rows = dict[str, tuple[int, int]]  # module → its outputs are [blocks, classes, values per class], as (blocks, values)
+Rows = dict[str, Layout]  # class layer → how its outputs are ordered
 
 
 class TorchvisionDetector(Detector):
@@ -117,16 +116,14 @@ def make_network(
     return network
 
 
-def load_all(
-    network: nn.Module, model: ModelConfig, classes: tuple[str, ...], rows: Rows, background: int
-) -> list[str]:
+def load_all(network: nn.Module, model: ModelConfig, classes: tuple[str, ...], rows: Rows) -> list[str]:
     """Loads `model.backbone_weights`, then `model.weights`; returns notes on what did not fit."""
     if model.backbone_weights is not None:
         load_backbone(network, model.backbone_weights)
     if model.weights is None:
         return []
     state = read_state_dict(model.weights)
-    notes = fit_classes(state, network.state_dict(), classes, rows, background)
+    notes = fit_classes(state, network.state_dict(), classes, rows)
     load_strictly(network, state, model.weights, f"give weights of {model.family} {model.variant}")
     return notes
 
@@ -141,29 +138,21 @@ def load_backbone(network: nn.Module, path: str) -> None:
     load_strictly(network.backbone.body, state, path, "give torchvision's weights of this backbone")  # type: ignore
 
 
-def fit_classes(
-    state: dict[str, Tensor], own: dict[str, Tensor], classes: tuple[str, ...], rows: Rows, background: int
-) -> list[str]:
-    """Makes the class-dependent rows of `state` those of `classes`: picked by name from COCO's 91, else fresh ones."""
-    name, (blocks, values) = next((f"{module}.bias", shape) for module, shape in rows.items())
+def fit_classes(state: dict[str, Tensor], own: dict[str, Tensor], classes: tuple[str, ...], rows: Rows) -> list[str]:
+    """Makes the class-dependent rows of `state` those of `classes`: copied by name from COCO's 91, else fresh ones.
+
+    The background's are always copied. Returns notes.
+    """
+    name, layout = next((f"{module}.bias", layout) for module, layout in rows.items())
     if name not in state or state[name].shape == own[name].shape:
         return []
-    theirs = len(state[name]) // (blocks * values)
-    coco = theirs == len(COCO_CATEGORIES) and set(classes) <= set(COCO_CATEGORIES)
-    picked = [0] * background + [COCO_CATEGORIES.index(c) for c in classes] if coco else None
-    for module, (blocks, values) in rows.items():
-        for key in (f"{module}.weight", f"{module}.bias"):
-            state[key] = own[key] if picked is None else _pick(state[key], blocks, values, picked)
-    if picked is None:
-        return [
-            f"the weights are for {theirs - background} classes, not {len(classes)}: {', '.join(rows)} start afresh"
-        ]
-    return [f"of the {theirs} categories in the weights the data set's {len(classes)} classes were picked by name"]
-
-
-def _pick(tensor: Tensor, blocks: int, values: int, picked: list[int]) -> Tensor:
-    """[blocks · C · values, …] → the same for the picked classes."""
-    return tensor.unflatten(0, (blocks, -1, values))[:, picked].flatten(0, 2)
+    count = layout.classes(len(state[name]))
+    coco = COCO_CATEGORIES[layout.fixed :]
+    matches = match(classes, coco if count == len(coco) else None, count)
+    for module, layout in rows.items():
+        for key in {f"{module}.weight", f"{module}.bias"} & state.keys():
+            state[key] = with_rows(own[key], state[key], layout, matches)
+    return list(matches.notes)
 
 
 def freeze_batch_norms(module: nn.Module) -> None:

@@ -12,7 +12,8 @@ from dcodp import _ultralytics
 from dcodp.config import ModelConfig
 from dcodp.data.types import Batch, Detections
 from dcodp.detectors.base import DecodeSettings, Detector
-from dcodp.detectors.checkpoint import Checkpoint, read_checkpoint
+from dcodp.detectors.checkpoint import read_checkpoint
+from dcodp.detectors.class_rows import Layout, match, with_rows
 from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.detectors.parallel import mean_over_processes
 from dcodp.errors import InputError
@@ -108,32 +109,48 @@ def _network(variant: str, classes: int) -> nn.Module:
 
 
 def _load(network: nn.Module, path: str, classes: tuple[str, ...]) -> list[str]:
-    """Loads what fits. Only the class branch may differ, and only where the number of classes does."""
-    checkpoint, own = read_checkpoint(path), network.state_dict()
-    bias = checkpoint.state.get(f"{CLASS_BRANCH}0.2.bias")
-    same_classes = bias is None or len(bias) == len(classes)
-    fresh = [] if same_classes else _changed_by_classes(checkpoint.state, own)
-    weights = {name: value for name, value in checkpoint.state.items() if name not in fresh}
-    require_same_shapes(weights, {name: value for name, value in own.items() if name not in fresh}, path)
-    network.load_state_dict(weights, strict=same_classes)
-    return _notes(checkpoint, fresh, 0 if bias is None else len(bias), classes)
+    """Loads the weights; those of other classes keep their class branch, as ultralytics' trainer does.
 
-
-def _changed_by_classes(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
-    """The tensors of the class branch with another shape here; with fewer classes its hidden layers are narrower."""
-    return [k for k in own if k.startswith(CLASS_BRANCH) and k in state and state[k].shape != own[k].shape]
-
-
-def _notes(checkpoint: Checkpoint, fresh: list[str], trained: int, classes: tuple[str, ...]) -> list[str]:
-    notes = []
-    if fresh:
-        last = ", ".join(k for k in fresh if k.split(".")[4] == "2")
-        hidden = len([k for k in fresh if k.split(".")[4] != "2"])
-        notes.append(
-            f"weights of {trained} classes in a detector of {len(classes)}: initialised anew are {last}"
-            + (f" and {hidden} tensors of the class branch before them, which is of another width" if hidden else "")
-        )
-    elif checkpoint.names is not None and checkpoint.names != classes:
-        pairs = [f"{a} for {b}" for a, b in zip(checkpoint.names, classes, strict=True) if a != b]
-        notes.append(f"the weights name {', '.join(pairs[:5])}{' …' * (len(pairs) > 5)}; the class branch was kept")
+    Its hidden layers, whose width follows from the number of classes, stay as wide as they were trained, and the last
+    layers' rows are copied by class name. Returns notes.
+    """
+    checkpoint = read_checkpoint(path)
+    _widen(network, checkpoint.state)
+    own, state = network.state_dict(), dict(checkpoint.state)
+    notes = _fit_classes(state, own, checkpoint.names, classes)
+    require_same_shapes(state, own, path)
+    network.load_state_dict(state)
     return notes
+
+
+def _widen(network: Any, state: dict[str, Tensor]) -> None:
+    """Gives the class branch of `network` the width of the one in `state`, where one is there that is regular."""
+    head = network.model[-1]
+    for level, branch in enumerate(head.cv3):
+        last = state.get(f"{CLASS_BRANCH}{level}.2.weight")
+        if last is not None and last.ndim == 4 and last.shape[1] != branch[2].in_channels:
+            inputs, width = branch[0].conv.in_channels, last.shape[1]
+            head.cv3[level] = _class_branch(inputs, width, head.nc)
+    head.bias_init()  # as the builder of the whole network does
+
+
+def _class_branch(inputs: int, width: int, classes: int) -> nn.Module:
+    """One level of ultralytics' `Detect.cv3`: 3×3, 3×3, 1×1."""
+    from ultralytics.nn.modules import Conv
+    from ultralytics.utils.torch_utils import initialize_weights
+
+    branch = nn.Sequential(Conv(inputs, width, 3), Conv(width, width, 3), nn.Conv2d(width, classes, 1))
+    initialize_weights(branch)
+    return branch
+
+
+def _fit_classes(
+    state: dict[str, Tensor], own: dict[str, Tensor], names: tuple[str, ...] | None, classes: tuple[str, ...]
+) -> list[str]:
+    """Makes the last layers of the class branch in `state` those of `classes`; returns notes on what was copied."""
+    layers = [key for key in own if key.startswith(CLASS_BRANCH) and key.split(".")[4] == "2" and key in state]
+    if not layers:
+        return []
+    matches = match(classes, names, len(state[layers[0]]))
+    state.update({key: with_rows(own[key], state[key], Layout(), matches) for key in layers})
+    return list(matches.notes)

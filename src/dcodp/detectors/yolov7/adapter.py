@@ -11,7 +11,7 @@ from torchvision.ops import box_convert
 from dcodp.config import ModelConfig
 from dcodp.data.types import Batch, Detections
 from dcodp.detectors.base import DecodeSettings, Detector
-from dcodp.detectors.checkpoint import read_state_dict
+from dcodp.detectors.checkpoint import read_checkpoint
 from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.detectors.yolov7.assign import assign_by_shape, assign_by_transport
 from dcodp.detectors.yolov7.loss import Gains, detection_loss
@@ -83,5 +83,5 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
     network = yolov7(len(classes), WIDTHS[model.variant])
     notes = []
     if model.weights is not None:
-        notes = load_weights(network, read_state_dict(model.weights), model.weights)
+        notes = load_weights(network, read_checkpoint(model.weights), classes, model.weights)
     return YOLOv7Detector(model.name, network, classes), notes

@@ -5,23 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dcodp.detectors.checkpoint import Checkpoint
+from dcodp.detectors.class_rows import Layout, match, with_rows
 from dcodp.detectors.yolov7.network import YOLOv7
 from dcodp.files.loading import load_strictly
 
 REPCONVS, HEAD = (102, 103, 104), 105
+ROWS = Layout(blocks=3, fixed=5)  # three anchors; x, y, w, h and objectness before the classes
 IGNORED = (f"model.{HEAD}.anchor_grid",)  # anchors in pixels, which follow from the anchors
 
 
-def load_weights(network: YOLOv7, state: dict[str, Tensor], source: str) -> list[str]:
-    """Loads `state` (official names, float32) into `network` and returns notes on what differs from it.
+def load_weights(network: YOLOv7, checkpoint: Checkpoint, classes: tuple[str, ...], source: str) -> list[str]:
+    """Loads a checkpoint (official names, float32) into `network` and returns notes on what differs from it.
 
-    A head for another number of classes keeps its fresh weights. Raises InputError where the architecture differs.
+    Of other classes the head's rows for boxes and objectness are taken, and those of classes of the same name. Raises
+    InputError where the architecture differs.
     """
     wanted = network.state_dict()
-    state = {name: tensor for name, tensor in state.items() if name not in IGNORED}
+    state = {name: tensor for name, tensor in checkpoint.state.items() if name not in IGNORED}
     notes = _split_plain_convolutions(state, wanted)
     notes += _add_implicits(state, wanted)
-    notes += _drop_other_head(state, wanted)
+    notes += _fit_classes(state, wanted, checkpoint.names, classes)
     load_strictly(network, state, source, "give YOLOv7 P5 weights without auxiliary heads")
     return notes
 
@@ -53,11 +57,15 @@ def _add_implicits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[
     return ["no implicit vectors in the weights: they start as 0 (added) and 1 (multiplied)"]
 
 
-def _drop_other_head(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+def _fit_classes(
+    state: dict[str, Tensor], wanted: dict[str, Tensor], names: tuple[str, ...] | None, classes: tuple[str, ...]
+) -> list[str]:
+    """Makes the rows of the head's last convolutions, and of the factors behind them, those of `classes`."""
     bias = f"model.{HEAD}.m.0.bias"
-    if bias not in state or len(state[bias]) == len(wanted[bias]):
+    if bias not in state or state[bias].ndim != 1:
         return []
-    theirs, ours = (len(t[bias]) // 3 - 5 for t in (state, wanted))
-    by_class = (f"model.{HEAD}.m.", f"model.{HEAD}.im.")
-    state.update({name: tensor for name, tensor in wanted.items() if name.startswith(by_class)})
-    return [f"the weights are for {theirs} classes, not {ours}: the head's last convolutions start afresh"]
+    matches = match(classes, names, ROWS.classes(len(state[bias])))
+    for name in wanted:
+        if name.startswith((f"model.{HEAD}.m.", f"model.{HEAD}.im.")) and name in state:
+            state[name] = with_rows(wanted[name], state[name], ROWS, matches)
+    return list(matches.notes)
