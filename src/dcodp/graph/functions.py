@@ -6,7 +6,7 @@ Runs one level above the ATen rules, where `x.view(b, self.heads, -1)` still sho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from dcodp.graph.labels import labels_of, put_labels
+from dcodp.graph.recording import Recorder
 from dcodp.graph.sizes import FromDimension, TracedInt, Uses, leaves, origin_of
 
-if TYPE_CHECKING:
-    from dcodp.graph.recording import Recorder
-
-Handler = Callable[["Recorder", tuple[Any, ...], dict[str, Any], Any], None]
+Handler = Callable[[Recorder, tuple[Any, ...], dict[str, Any], Any], None]
 
 
 SHAPE_GETTER = torch.Tensor.shape.__get__  # type: ignore[attr-defined]  # a new object at each access: compare with ==

@@ -6,21 +6,18 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcodp.graph.cost import Dimension, Spent
 from dcodp.graph.labels import Labels, labels_of, put_labels, tensors_in
 from dcodp.graph.layers import OperationGraph
 from dcodp.graph.modules import Following, is_opaque, suggest
-from dcodp.graph.rules import LAYER_RULES, rule_for
 from dcodp.graph.sizes import SizeRule, TracedInt, Uses, origin_of
 
 
-class Recorder(TorchDispatchMode):
-    """Runs every ATen operation and applies its label rule; collects size rules and the operation graph."""
+class Recorder:
+    """What a trace has learned so far, and what label rules ask for: labels, size rules, the operation graph."""
 
     def __init__(self, model: nn.Module):
-        super().__init__()
         self.labels = Labels()
         self.rules: list[SizeRule] = []
         self.followings: list[Following] = []  # attributes that follow a tensor dimension
@@ -35,7 +32,7 @@ class Recorder(TorchDispatchMode):
         self.counting = True  # whether contractions count into the cost
         self.spent: list[Spent] = []
         self.notes: list[str] = []
-        self._written: set[int] = set()  # storages that an in-place operation may have filled with non-zeros
+        self.written: set[int] = set()  # storages that an in-place operation may have filled with non-zeros
         self._label_parameters(model)
 
     def _label_parameters(self, model: nn.Module) -> None:
@@ -141,50 +138,3 @@ class Recorder(TorchDispatchMode):
         for ends, key in ((args, "in_channels"), (out, "out_channels")):
             axes = [labels_of(t)[1] for t in tensors_in(ends) if t.dim() == 4]
             self.followings += suggest(name, self.named_modules, axes, only=key)
-
-    # --- the mode ---
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        inputs, outputs = tensors_in((args, kwargs)), tensors_in(out)
-        if not inputs:
-            return out
-        self.used.update(self.owner[id(t)] for t in inputs if id(t) in self.owner)
-        self._forget_zeros(inputs)
-        rule = rule_for(func)
-        try:
-            rule(self, func, args, kwargs, out)
-        except Exception as error:  # whatever a rule did not foresee: nothing that it touched may be removed
-            problem = f"{func} was used in a way that is not understood: {type(error).__name__}: {error}"
-            self.fix_all((args, kwargs, out), problem)
-            for tensor in outputs:
-                put_labels(tensor, [None] * tensor.dim())
-        self._follow_writes(func, outputs)
-        self._record(rule, inputs, outputs)
-        return out
-
-    def _forget_zeros(self, inputs: list[Tensor]) -> None:
-        """A tensor whose memory was written to through another view may hold anything where channels are removed."""
-        for tensor in inputs if self._written else ():
-            if tensor.untyped_storage()._cdata in self._written:
-                tensor._dcodp_zero = False  # type: ignore[attr-defined]
-
-    def _follow_writes(self, func: Any, outputs: list[Tensor]) -> None:
-        for tensor in outputs:
-            if func._schema.is_mutable and not getattr(tensor, "_dcodp_zero", False):
-                self._written.add(tensor.untyped_storage()._cdata)
-            elif self._written and not func.is_view and not func._schema.is_mutable:
-                self._written.discard(tensor.untyped_storage()._cdata)  # new memory at a known address
-
-    def _record(self, rule: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-        weights = [w for t in inputs if (w := self._weight_name(t)) is not None]
-        if len(inputs) == 1 and weights:  # a view of a weight is still that weight
-            for tensor in outputs:
-                tensor._dcodp_weight = weights[0]  # type: ignore[attr-defined]
-        layer = weights[-1].rpartition(".")[0] if weights and rule in LAYER_RULES else None
-        self.operations.record(inputs, outputs, layer)
-
-    def _weight_name(self, tensor: Tensor) -> str | None:
-        name = getattr(tensor, "_dcodp_weight", None) or self.owner.get(id(tensor))
-        return name if tensor.dim() > 1 else None
