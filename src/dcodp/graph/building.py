@@ -13,9 +13,9 @@ from dcodp.graph.cost import Count
 from dcodp.graph.coupling import AttributeSize, CouplingGraph
 from dcodp.graph.groups import FrozenLayer, Group, Site
 from dcodp.graph.labels import Components, labels_of
+from dcodp.graph.linear import Linear, dimension_form
 from dcodp.graph.recording import Recorder
 from dcodp.graph.sizes import AttributeKey, leaves
-from dcodp.graph.solving import Linear, dimension_form
 
 
 def build_graph(

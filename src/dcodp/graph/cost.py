@@ -10,7 +10,7 @@ import numpy as np
 
 from dcodp.graph.groups import Group
 from dcodp.graph.labels import Components
-from dcodp.graph.solving import Linear, dimension_form
+from dcodp.graph.linear import Linear, dimension_form
 
 Dimension = tuple[np.ndarray | None, int]  # labels (None: nothing can be removed) and size
 Kept = Mapping[str, Sequence[int] | np.ndarray]  # group → kept channels; all channels of groups that are not named

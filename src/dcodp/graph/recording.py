@@ -11,7 +11,7 @@ from dcodp.graph.cost import Dimension, Spent
 from dcodp.graph.labels import Labels, labels_of, put_labels, tensors_in
 from dcodp.graph.layers import OperationGraph
 from dcodp.graph.modules import Following, is_opaque, suggest
-from dcodp.graph.sizes import SizeRule, TracedInt, Uses, origin_of
+from dcodp.graph.sizes import SizeRule, TracedInt, Uses, origin_of, plain
 
 
 class Recorder:
@@ -23,7 +23,8 @@ class Recorder:
         self.followings: list[Following] = []  # attributes that follow a tensor dimension
         self.operations = OperationGraph()
         self.hint: list[Any] | None = None  # the sizes of the view under way, as the model wrote them
-        self.sizes_seen = False  # whether the function under way has its sizes checked by functions.py
+        self.groups: Any = None  # the number of groups of the call under way, as the model wrote it
+        self.sizes_seen = False  # whether the function under way has its sizes checked by calls/
         self.modules: list[str] = [""]  # the modules whose forward is running, innermost last
         self.uses = Uses(modules=self.modules)  # what the model's code did with sizes and attributes
         self.named_modules = dict(model.named_modules())
@@ -101,7 +102,7 @@ class Recorder:
     def choose_dim(self, dims: list[int]) -> int:
         """Of the dimensions that share one kind of channel, the one that may shrink: not a literal, else the last."""
         if self.hint is not None:
-            for wanted in (lambda s: s == -1, lambda s: isinstance(s, TracedInt)):
+            for wanted in (lambda s: plain(s) == -1, lambda s: type(s) is TracedInt):
                 free = [d for d in dims if d < len(self.hint) and wanted(self.hint[d])]
                 if free:
                     return free[-1]
@@ -109,8 +110,15 @@ class Recorder:
 
     def require(self, size: Any, labels: np.ndarray | None, dense_size: int) -> None:
         """The model's code says that a dimension has `size`."""
-        if labels is not None or isinstance(size, TracedInt):
+        if labels is not None or type(size) is TracedInt:
             self.rules.append(SizeRule(origin_of(size), labels, dense_size, self.where))
+
+    def note_used(self, source: Tensor, alias: Tensor) -> None:
+        """`alias` is another name of a parameter or buffer, if `source` is one."""
+        name = self.owner.get(id(source))
+        if name is not None:
+            self.used.add(name)
+            alias._dcodp_weight = name  # type: ignore[attr-defined]
 
     def _module_of(self, tensor: Tensor) -> tuple[str, nn.Module | None]:
         name = self.owner.get(id(tensor), "").rpartition(".")[0]
