@@ -46,7 +46,7 @@ HERE = Path(__file__).resolve().parent
 def code_digest() -> str:
     """Of everything that decides a result: the pruning core, the oracle and the list of architectures."""
     folders = [Path(str(package.__file__)).parent for package in (graph, pruning)]
-    files = [f for folder in folders for f in sorted(folder.glob("*.py"))]
+    files = [f for folder in folders for f in sorted(folder.rglob("*.py"))]
     files += [Path(str(testing.__file__)), HERE / "zoo.py", HERE / "peer_torch_pruning.py"]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import dcodp
 from dcodp.cli import build_app, main
-from dcodp.graph.draw import COLOURS, FROZEN, arrange, colours_of, draw_patterns
-from dcodp.graph.patterns import find_patterns
+from dcodp.graph.view.draw import COLOURS, FROZEN, arrange, colours_of, draw_patterns
+from dcodp.graph.view.patterns import find_patterns
 
 
 def everything(m, x):

@@ -29,8 +29,8 @@ def graph(
     """Print the coupling groups of a model with their layers, parents and readers, and every layer that stays."""
     from rich.console import Console
 
-    from dcodp.graph.draw import draw_patterns
-    from dcodp.graph.explain import explanation
+    from dcodp.graph.view.draw import draw_patterns
+    from dcodp.graph.view.explain import explanation
 
     found = trace_called(model, image_size, first_output) if ":" in model else trace_named(model, image_size, classes)
     console = Console()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from dcodp.graph.groups import Group
 from dcodp.graph.labels import Components
-from dcodp.graph.solving import Linear, dimension_form
-
-if TYPE_CHECKING:
-    from dcodp.graph.coupling import CouplingGraph
+from dcodp.graph.linear import Linear, dimension_form
 
 Dimension = tuple[np.ndarray | None, int]  # labels (None: nothing can be removed) and size
 Kept = Mapping[str, Sequence[int] | np.ndarray]  # group → kept channels; all channels of groups that are not named
@@ -66,7 +64,16 @@ class Spent:
         return Contraction(self.layer, self.factor * fixed, tuple(c for c in counts if len(c.channel)))
 
 
-def stays(graph: CouplingGraph, kept: Kept | None = None) -> np.ndarray:
+class Counted(Protocol):
+    """What counting needs of a coupling graph."""
+
+    groups: list[Group]
+    contractions: list[Contraction]
+    shapes: dict[str, tuple[int, ...]]
+    parameters: tuple[str, ...]
+
+
+def stays(graph: Counted, kept: Kept | None = None) -> np.ndarray:
     """[channels of all groups, in order] bool: which are kept."""
     masks = []
     for group in graph.groups:
@@ -78,7 +85,7 @@ def stays(graph: CouplingGraph, kept: Kept | None = None) -> np.ndarray:
     return np.concatenate(masks) if masks else np.zeros(0, bool)
 
 
-def count_flops(graph: CouplingGraph, kept: Kept | None = None) -> int:
+def count_flops(graph: Counted, kept: Kept | None = None) -> int:
     """Floating-point operations of the traced evaluation pass, 2 per multiply-accumulate.
 
     Convolutions, matrix products and attention count, element-wise operations do not, as is usual in the field.
@@ -87,7 +94,7 @@ def count_flops(graph: CouplingGraph, kept: Kept | None = None) -> int:
     return sum(contraction.flops(mask) for contraction in graph.contractions)
 
 
-def count_parameters(graph: CouplingGraph, kept: Kept | None = None) -> int:
+def count_parameters(graph: Counted, kept: Kept | None = None) -> int:
     """Parameters left (shared ones once, buffers not at all)."""
     shapes = {name: list(graph.shapes[name]) for name in graph.parameters}
     for group in graph.groups:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 FIXED = 0
+MARK = "_dcodp_"  # begins the names of what is attached to tensors
 Axes = list[np.ndarray | None]  # per dimension: labels [size] int64, or None where nothing can be removed
 
 
@@ -124,3 +125,21 @@ def is_zero(tensor: Tensor) -> bool:
 def result(out: Tensor, axes: Axes, zero: bool = False) -> None:
     put_labels(out, axes)
     out._dcodp_zero = zero  # type: ignore[attr-defined]
+
+
+def is_labelled(tensor: Tensor) -> bool:
+    """Whether any dimension carries channels."""
+    return any(axis is not None for axis in labels_of(tensor))
+
+
+def copy_labels(source: Tensor, target: Tensor) -> None:
+    """`target` is another name for the memory of `source`: all that is known about one holds for the other."""
+    for key, value in vars(source).items():
+        if key.startswith(MARK):
+            setattr(target, key, value)
+
+
+def forget(tensor: Tensor) -> None:
+    """Take off what a trace has written on a tensor, which may outlive it in a cache."""
+    for key in [key for key in vars(tensor) if key.startswith(MARK)]:
+        delattr(tensor, key)

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from dcodp.graph.labels import labels_of
-from dcodp.graph.sizes import AttributeKey, FromAttribute, TracedInt, Uses
+from dcodp.graph.sizes import AttributeKey, FromAttribute, TracedInt, TracedSize, Uses
 
 # torch.nn's modules with parameters whose sizes are understood
 KNOWN = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
          nn.PReLU, nn.Embedding, nn.MultiheadAttention, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList,
          nn.ParameterDict)  # fmt: skip
+
+
+SEQUENCES: dict[type, type] = {list: list, tuple: tuple, torch.Size: TracedSize}  # what becomes of them in a trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +57,9 @@ def trace_attributes(modules: dict[str, nn.Module], uses: Uses) -> dict[Attribut
             if type(value) is int:
                 dense[name, key, None] = value
                 vars(module)[key] = TracedInt(value, FromAttribute((name, key, None)), uses)
-            elif type(value) in (list, tuple) and value and all(type(v) is int for v in value):
+            elif type(value) in SEQUENCES and value and all(type(v) is int for v in value):
                 dense.update({(name, key, i): v for i, v in enumerate(value)})
-                vars(module)[key] = type(value)(
+                vars(module)[key] = SEQUENCES[type(value)](
                     TracedInt(v, FromAttribute((name, key, i)), uses) for i, v in enumerate(value)
                 )
     return dense
@@ -70,9 +74,9 @@ def suggest(
         return []
     sizes = {len(labels): labels for labels in dimensions if labels is not None}
     return [
-        Following(name, key, sizes[int(value)], certain=False)
+        Following(name, key, sizes[value.number], certain=False)
         for key, value in vars(module).items()
-        if isinstance(value, TracedInt) and int(value) in sizes and only in (None, key)
+        if type(value) is TracedInt and value.number in sizes and only in (None, key)
     ]
 
 

@@ -6,27 +6,25 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcodp.graph.cost import Dimension, Spent
 from dcodp.graph.labels import Labels, labels_of, put_labels, tensors_in
 from dcodp.graph.layers import OperationGraph
 from dcodp.graph.modules import Following, is_opaque, suggest
-from dcodp.graph.rules import LAYER_RULES, rule_for
-from dcodp.graph.sizes import SizeRule, TracedInt, Uses, origin_of
+from dcodp.graph.sizes import SizeRule, TracedInt, Uses, origin_of, plain
 
 
-class Recorder(TorchDispatchMode):
-    """Runs every ATen operation and applies its label rule; collects size rules and the operation graph."""
+class Recorder:
+    """What a trace has learned so far, and what label rules ask for: labels, size rules, the operation graph."""
 
     def __init__(self, model: nn.Module):
-        super().__init__()
         self.labels = Labels()
         self.rules: list[SizeRule] = []
         self.followings: list[Following] = []  # attributes that follow a tensor dimension
         self.operations = OperationGraph()
         self.hint: list[Any] | None = None  # the sizes of the view under way, as the model wrote them
-        self.sizes_seen = False  # whether the function under way has its sizes checked by functions.py
+        self.groups: Any = None  # the number of groups of the call under way, as the model wrote it
+        self.sizes_seen = False  # whether the function under way has its sizes checked by calls/
         self.modules: list[str] = [""]  # the modules whose forward is running, innermost last
         self.uses = Uses(modules=self.modules)  # what the model's code did with sizes and attributes
         self.named_modules = dict(model.named_modules())
@@ -35,7 +33,7 @@ class Recorder(TorchDispatchMode):
         self.counting = True  # whether contractions count into the cost
         self.spent: list[Spent] = []
         self.notes: list[str] = []
-        self._written: set[int] = set()  # storages that an in-place operation may have filled with non-zeros
+        self.written: set[int] = set()  # storages that an in-place operation may have filled with non-zeros
         self._label_parameters(model)
 
     def _label_parameters(self, model: nn.Module) -> None:
@@ -104,7 +102,7 @@ class Recorder(TorchDispatchMode):
     def choose_dim(self, dims: list[int]) -> int:
         """Of the dimensions that share one kind of channel, the one that may shrink: not a literal, else the last."""
         if self.hint is not None:
-            for wanted in (lambda s: s == -1, lambda s: isinstance(s, TracedInt)):
+            for wanted in (lambda s: plain(s) == -1, lambda s: type(s) is TracedInt):
                 free = [d for d in dims if d < len(self.hint) and wanted(self.hint[d])]
                 if free:
                     return free[-1]
@@ -112,8 +110,15 @@ class Recorder(TorchDispatchMode):
 
     def require(self, size: Any, labels: np.ndarray | None, dense_size: int) -> None:
         """The model's code says that a dimension has `size`."""
-        if labels is not None or isinstance(size, TracedInt):
+        if labels is not None or type(size) is TracedInt:
             self.rules.append(SizeRule(origin_of(size), labels, dense_size, self.where))
+
+    def note_used(self, source: Tensor, alias: Tensor) -> None:
+        """`alias` is another name of a parameter or buffer, if `source` is one."""
+        name = self.owner.get(id(source))
+        if name is not None:
+            self.used.add(name)
+            alias._dcodp_weight = name  # type: ignore[attr-defined]
 
     def _module_of(self, tensor: Tensor) -> tuple[str, nn.Module | None]:
         name = self.owner.get(id(tensor), "").rpartition(".")[0]
@@ -141,50 +146,3 @@ class Recorder(TorchDispatchMode):
         for ends, key in ((args, "in_channels"), (out, "out_channels")):
             axes = [labels_of(t)[1] for t in tensors_in(ends) if t.dim() == 4]
             self.followings += suggest(name, self.named_modules, axes, only=key)
-
-    # --- the mode ---
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        inputs, outputs = tensors_in((args, kwargs)), tensors_in(out)
-        if not inputs:
-            return out
-        self.used.update(self.owner[id(t)] for t in inputs if id(t) in self.owner)
-        self._forget_zeros(inputs)
-        rule = rule_for(func)
-        try:
-            rule(self, func, args, kwargs, out)
-        except Exception as error:  # whatever a rule did not foresee: nothing that it touched may be removed
-            problem = f"{func} was used in a way that is not understood: {type(error).__name__}: {error}"
-            self.fix_all((args, kwargs, out), problem)
-            for tensor in outputs:
-                put_labels(tensor, [None] * tensor.dim())
-        self._follow_writes(func, outputs)
-        self._record(rule, inputs, outputs)
-        return out
-
-    def _forget_zeros(self, inputs: list[Tensor]) -> None:
-        """A tensor whose memory was written to through another view may hold anything where channels are removed."""
-        for tensor in inputs if self._written else ():
-            if tensor.untyped_storage()._cdata in self._written:
-                tensor._dcodp_zero = False  # type: ignore[attr-defined]
-
-    def _follow_writes(self, func: Any, outputs: list[Tensor]) -> None:
-        for tensor in outputs:
-            if func._schema.is_mutable and not getattr(tensor, "_dcodp_zero", False):
-                self._written.add(tensor.untyped_storage()._cdata)
-            elif self._written and not func.is_view and not func._schema.is_mutable:
-                self._written.discard(tensor.untyped_storage()._cdata)  # new memory at a known address
-
-    def _record(self, rule: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-        weights = [w for t in inputs if (w := self._weight_name(t)) is not None]
-        if len(inputs) == 1 and weights:  # a view of a weight is still that weight
-            for tensor in outputs:
-                tensor._dcodp_weight = weights[0]  # type: ignore[attr-defined]
-        layer = weights[-1].rpartition(".")[0] if weights and rule in LAYER_RULES else None
-        self.operations.record(inputs, outputs, layer)
-
-    def _weight_name(self, tensor: Tensor) -> str | None:
-        name = getattr(tensor, "_dcodp_weight", None) or self.owner.get(id(tensor))
-        return name if tensor.dim() > 1 else None

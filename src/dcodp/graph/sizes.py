@@ -1,4 +1,4 @@
-"""Where a size came from: integers that remember the tensor dimension or module attribute they were read from.
+"""Where a size came from: numbers that remember the tensor dimension or module attribute they were read from.
 
 `x.view(b, self.heads, c // self.heads, n)` fixes sizes in Python. During a trace, module attributes and tensor shapes
 are `TracedInt`s, so that each size that a model passes to a reshaping operation arrives as an expression. Every such
@@ -8,11 +8,16 @@ make all rules hold whatever channels are removed; where none can, it ties or fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+
+from dcodp.graph.lookups import looks_up
 
 AttributeKey = tuple[str, str, int | None]  # module, attribute, position in a list or tuple
 
@@ -33,7 +38,7 @@ class FromAttribute:
 
 @dataclass(frozen=True, eq=False)
 class Arithmetic:
-    """`left` operator `right`."""
+    """`left` operator `right`; operators are + - * // %."""
 
     operator: str
     left: Any
@@ -47,124 +52,269 @@ class Uses:
     read: list[Any] = field(default_factory=list)  # origins that it looked at
     fixed: list[tuple[Any, int, str]] = field(default_factory=list)  # origins whose number must stay, and where
     modules: list[str] = field(default_factory=list)  # the modules whose forward is running, innermost last
+    over: bool = False  # the trace has ended: numbers that outlived it (in a cache, say) are plain from now on
 
     def fix(self, origin: Any, value: int) -> None:
         self.fixed.append((origin, value, (self.modules[-1] if self.modules else "") or "the model"))
 
 
-class TracedInt(int):
-    """An int that remembers its origin through + - * //.
+class _SeenAs(int, torch.SymInt):
+    """What a `TracedInt` looks like: an int to the model, and to PyTorch's parsers a size that stands for an int."""
 
-    Anything else (powers, quotients, floats) gives a plain number, which the pruned model would compute differently:
-    then the number must stay. Two of them that were found equal must stay equal, since the code chose its way by that.
-    (Python asks us first except where a float stands on the left: `0.5 * n` goes unseen, `n * 0.5` does not.)
+
+class TracedInt:
+    """Stands for an int and remembers its origin through + - * // %.
+
+    It is no int for the interpreter, so that whoever wants to know the number has to ask: every other operation
+    (comparison, text, list index, range, float, …) gives what an int would give and notes that the number decided
+    something. Then it must stay, as must the difference of two numbers that were compared.
+    `isinstance(x, int)` says yes, since models ask for that.
     """
 
-    origin: Any
-    uses: Uses | None
+    __slots__ = ("number", "origin", "uses")
+    __array_ufunc__ = None  # numpy's numbers leave arithmetic to us
+    __class__ = property(lambda self: _SeenAs)  # type: ignore[assignment]
 
-    def __new__(cls, value: int, origin: Any, uses: Uses | None = None) -> TracedInt:
-        self = super().__new__(cls, value)
-        self.origin, self.uses = origin, uses
-        return self
-
-    def _derive(self, operator: str, left: Any, right: Any, value: int) -> TracedInt:
-        self.note_read()
-        return TracedInt(value, Arithmetic(operator, origin_of(left), origin_of(right)), self.uses)
+    def __init__(self, number: int, origin: Any, uses: Uses):
+        self.number, self.origin, self.uses = number, origin, uses
 
     def note_read(self) -> None:
-        if self.uses is not None:
-            self.uses.read.append(self.origin)
+        self.uses.read.append(self.origin)
 
-    def note_value(self) -> None:
+    def note_value(self) -> int:
         """The number itself matters, not only as a size."""
+        if not self.uses.over:
+            self.note_read()
+            self.uses.fix(self.origin, self.number)
+        return self.number
+
+    def _derive(self, name: str, left: Any, right: Any) -> Any:
+        """The result of integer arithmetic, which remembers where it came from."""
+        number = ARITHMETIC[name](plain(left), plain(right))
+        if self.uses.over:
+            return number
         self.note_read()
-        if self.uses is not None:
-            self.uses.fix(self.origin, int(self))
+        return TracedInt(number, Arithmetic(name, origin_of(left), origin_of(right)), self.uses)
 
-    def __add__(self, other: Any) -> Any:
-        return self._derive("+", self, other, int(self) + int(other)) if isinstance(other, int) else int(self) + other
+    def _decided(self, smallest: int, largest: int) -> bool:
+        """Whether a comparison comes out alike for every number of channels that can be left.
 
-    def __radd__(self, other: Any) -> Any:
-        return self._derive("+", other, self, int(other) + int(self)) if isinstance(other, int) else other + int(self)
+        `smallest` and `largest` are the results for 1 channel and for all of them.
+        """
+        return not isinstance(self.origin, Arithmetic) and self.number >= 1 and smallest == largest
 
-    def __sub__(self, other: Any) -> Any:
-        return self._derive("-", self, other, int(self) - int(other)) if isinstance(other, int) else int(self) - other
+    def _compare(self, compare: Callable[[Any, Any], bool], other: Any) -> bool:
+        result = bool(compare(self.number, plain(other)))
+        if self.uses.over:
+            return result
+        self.note_read()
+        if isinstance(other, TracedInt) and not other.uses.over:
+            self.uses.fix(Arithmetic("-", self.origin, other.origin), self.number - other.number)
+        elif compare in (operator.eq, operator.ne):
+            if other in range(1, self.number + 1) or isinstance(self.origin, Arithmetic):
+                self.uses.fix(self.origin, self.number)
+        elif not self._decided(compare(1, other), compare(self.number, other)):
+            self.uses.fix(self.origin, self.number)
+        return result
 
-    def __rsub__(self, other: Any) -> Any:
-        return self._derive("-", other, self, int(other) - int(self)) if isinstance(other, int) else other - int(self)
+    def __eq__(self, other: object) -> Any:
+        return self._compare(operator.eq, other) if isinstance(other, int | float) else NotImplemented
+
+    def __ne__(self, other: object) -> Any:
+        return self._compare(operator.ne, other) if isinstance(other, int | float) else NotImplemented
+
+    def __lt__(self, other: Any) -> Any:
+        return self._compare(operator.lt, other) if isinstance(other, int | float) else NotImplemented
+
+    def __le__(self, other: Any) -> Any:
+        return self._compare(operator.le, other) if isinstance(other, int | float) else NotImplemented
+
+    def __gt__(self, other: Any) -> Any:
+        return self._compare(operator.gt, other) if isinstance(other, int | float) else NotImplemented
+
+    def __ge__(self, other: Any) -> Any:
+        return self._compare(operator.ge, other) if isinstance(other, int | float) else NotImplemented
+
+    def __bool__(self) -> bool:
+        return self._compare(operator.ne, 0)
+
+    def __hash__(self) -> int:
+        """An int's where it is looked up in a dictionary or set, which decides by the number; else one of its own.
+
+        A cache of results (functools.lru_cache) then never gives a trace the numbers of an earlier call.
+        """
+        if self.uses.over or looks_up(sys._getframe(1)):
+            return hash(self.note_value())
+        return hash((id(self.uses), self.number, identity(self.origin)))
+
+    def __pos__(self) -> Any:
+        return self
+
+    __floor__ = __ceil__ = __trunc__ = __pos__
 
     def __neg__(self) -> Any:
-        return self._derive("-", 0, self, -int(self))
+        return self._derive("-", 0, self)
 
-    def __mul__(self, other: Any) -> Any:
-        if isinstance(other, int):
-            return self._derive("*", self, other, int(self) * int(other))
-        return self._plain(int.__mul__, other)
+    def __round__(self, digits: int | None = None) -> Any:
+        return self if digits is None or digits >= 0 else round(self.note_value(), digits)
 
-    def __rmul__(self, other: Any) -> Any:
-        if isinstance(other, int):
-            return self._derive("*", other, self, int(other) * int(self))
-        return self._plain(int.__rmul__, other)
+    def __abs__(self) -> Any:
+        return self if isinstance(self.origin, FromDimension) else abs(self.note_value())
 
-    def __floordiv__(self, other: Any) -> Any:
-        if isinstance(other, int):
-            return self._derive("//", self, other, int(self) // int(other))
-        return self._plain(int.__floordiv__, other)
+    def __int__(self) -> int:
+        return self.note_value()
 
-    def __rfloordiv__(self, other: Any) -> Any:
-        if isinstance(other, int):
-            return self._derive("//", other, self, int(other) // int(self))
-        return self._plain(int.__rfloordiv__, other)
-
-    def _plain(self, operation: Any, other: Any) -> Any:
-        """Arithmetic with something else than an int; tensors and lists take over with the number."""
-        if isinstance(other, float):
-            self.note_value()
-        return operation(int(self), other)
-
-    def __pow__(self, other: Any, modulo: Any = None) -> Any:
-        self.note_value()
-        return pow(int(self), other, modulo)
-
-    def __rpow__(self, other: Any, modulo: Any = None) -> Any:
-        self.note_value()
-        return pow(other, int(self), modulo)
-
-    def __truediv__(self, other: Any) -> Any:
-        self.note_value()
-        return int(self) / other
-
-    def __rtruediv__(self, other: Any) -> Any:
-        self.note_value()
-        return other / int(self)
+    def __index__(self) -> int:
+        return self.note_value()
 
     def __float__(self) -> float:
-        self.note_value()
-        return float(int(self))
+        return float(self.note_value())
 
-    def __eq__(self, other: object) -> bool:
-        equal = int(self) == other
-        if equal and isinstance(other, TracedInt) and self.uses is not None:
-            self.note_read()
-            self.uses.fix(Arithmetic("-", self.origin, origin_of(other)), 0)
-        return equal
+    def __complex__(self) -> complex:
+        return complex(self.note_value())
 
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+    def __str__(self) -> str:
+        return str(self.note_value())
+
+    def __repr__(self) -> str:
+        return repr(self.note_value())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.note_value(), spec)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else an int has: bit_length, real, …"""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.note_value(), name)
 
     def __reduce__(self) -> Any:
-        return int, (int(self),)
+        return int, (self.number,)
 
     def __deepcopy__(self, memo: Any) -> int:
-        return int(self)
+        return self.number
 
-    __hash__ = int.__hash__
+
+ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+}
+VALUES: dict[str, Callable[[Any, Any], Any]] = {  # results that tell the number
+    "truediv": operator.truediv,
+    "pow": operator.pow,
+    "and": operator.and_,
+    "or": operator.or_,
+    "xor": operator.xor,
+    "lshift": operator.lshift,
+    "rshift": operator.rshift,
+    "divmod": divmod,
+}
+
+
+def _is_container(value: Any) -> bool:
+    """Tensors see to the number themselves, lists and texts are repeated."""
+    return hasattr(value, "__torch_function__") or isinstance(value, list | tuple | str | bytes)
+
+
+def _exact(name: str, swapped: bool) -> Callable[[TracedInt, Any], Any]:
+    def method(self: TracedInt, other: Any) -> Any:
+        if isinstance(other, int):
+            return self._derive(name, other, self) if swapped else self._derive(name, self, other)
+        if _is_container(other):
+            return NotImplemented
+        number = self.note_value()
+        return ARITHMETIC[name](other, number) if swapped else ARITHMETIC[name](number, other)
+
+    return method
+
+
+def _valued(name: str, swapped: bool) -> Callable[..., Any]:
+    def method(self: TracedInt, other: Any, *more: Any) -> Any:
+        if _is_container(other):
+            return NotImplemented
+        number, other = self.note_value(), other.note_value() if isinstance(other, TracedInt) else other
+        if more:
+            return pow(number, other, *more)
+        return VALUES[name](other, number) if swapped else VALUES[name](number, other)
+
+    return method
+
+
+for _name, _sign in (("add", "+"), ("sub", "-"), ("mul", "*"), ("floordiv", "//"), ("mod", "%")):
+    setattr(TracedInt, f"__{_name}__", _exact(_sign, False))
+    setattr(TracedInt, f"__r{_name}__", _exact(_sign, True))
+for _name in VALUES:
+    setattr(TracedInt, f"__{_name}__", _valued(_name, False))
+    setattr(TracedInt, f"__r{_name}__", _valued(_name, True))
+
+
+class TracedSize(tuple[Any, ...]):
+    """A shape with `TracedInt`s, which torch.Size would turn into plain ints."""
+
+    __slots__ = ()
+
+    def numel(self) -> Any:
+        total: Any = 1
+        for size in self:
+            total = total * size
+        return total
+
+    def __getitem__(self, item: Any) -> Any:
+        found = super().__getitem__(item)
+        return TracedSize(found) if isinstance(item, slice) else found
+
+    def __add__(self, other: Any) -> Any:
+        return TracedSize(super().__add__(tuple(other)))
+
+
+def identity(origin: Any) -> Any:
+    """The same for the same dimension, attribute or expression of them."""
+    if isinstance(origin, FromDimension):
+        return len(origin.labels), int(origin.labels[0]), int(origin.labels[-1])
+    if isinstance(origin, Arithmetic):
+        return origin.operator, identity(origin.left), identity(origin.right)
+    return origin
+
+
+def plain(value: Any) -> Any:
+    """The int that a `TracedInt` stands for, without noting that it was asked; anything else as it is."""
+    return value.number if type(value) is TracedInt else value
 
 
 def origin_of(value: Any) -> Any:
     """The expression behind a number: its origin, or the number itself."""
-    return value.origin if isinstance(value, TracedInt) else int(value)
+    return value.origin if type(value) is TracedInt and not value.uses.over else int(plain(value))
+
+
+def traced_in(tree: Any) -> Iterator[TracedInt]:
+    """All `TracedInt`s in nested lists, tuples, dictionaries and slices."""
+    if type(tree) is TracedInt:
+        yield tree
+    elif isinstance(tree, list | tuple):
+        for part in tree:
+            yield from traced_in(part)
+    elif isinstance(tree, dict):
+        yield from traced_in(list(tree.values()))
+    elif isinstance(tree, slice):
+        yield from traced_in((tree.start, tree.stop, tree.step))
+
+
+def without_origins(tree: Any) -> Any:
+    """The same with plain ints."""
+    if type(tree) is TracedInt:
+        return tree.number
+    if type(tree) in (list, tuple):
+        return type(tree)(without_origins(part) for part in tree)
+    if type(tree) is TracedSize:
+        return tuple(without_origins(part) for part in tree)
+    if type(tree) is dict:
+        return {key: without_origins(part) for key, part in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*without_origins((tree.start, tree.stop, tree.step)))
+    return tree
 
 
 @dataclass(eq=False)
@@ -175,6 +325,7 @@ class SizeRule:
     labels: np.ndarray | None
     size: int
     where: str
+    value: bool = False  # the number itself decided something
 
 
 def leaves(expression: Any) -> Iterable[Any]:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dcodp.errors import InputError
-from dcodp.graph.coupling import CouplingGraph, build_graph
-from dcodp.graph.functions import SizeMode
+from dcodp.graph.building import build_graph
+from dcodp.graph.calls import CallMode
+from dcodp.graph.coupling import CouplingGraph
+from dcodp.graph.dispatching import LabelMode
 from dcodp.graph.modules import follow_module_sizes, is_library_module, trace_attributes
 from dcodp.graph.recording import Recorder
 from dcodp.graph.sizes import SizeRule
@@ -54,7 +56,7 @@ def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None,
 
 
 def _observed(twin: nn.Module, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    with recorder, SizeMode(recorder):
+    with LabelMode(recorder), CallMode(recorder):
         return twin(*args, **kwargs)
 
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from dcodp.graph.coupling import CouplingGraph
+from dcodp.graph.groups import FrozenLayer, Group
 
 
-def explanation(graph: CouplingGraph) -> Table:
+class Explained(Protocol):
+    """What the table shows of a coupling graph."""
+
+    groups: list[Group]
+    frozen: list[FrozenLayer]
+    parents: dict[str, list[str]]
+    notes: list[str]
+
+
+def explanation(graph: Explained) -> Table:
     """A table with every group (its channels, layers, parents, readers) and every frozen layer with the reason."""
     table = Table(title=f"{len(graph.groups)} groups, {sum(g.channels for g in graph.groups)} removable channels")
     table.add_column("group")
@@ -33,7 +41,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def as_text(graph: CouplingGraph, width: int = 200) -> str:
+def as_text(graph: Explained, width: int = 200) -> str:
     """`explanation` as plain text."""
     console = Console(width=width, no_color=True)
     with console.capture() as captured:

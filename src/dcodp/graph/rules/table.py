@@ -1,69 +1,23 @@
-"""Which label rule an ATen operation follows.
-
-Four kinds cover nearly everything, and PyTorch's own tags tell them apart: pointwise operations join their operands'
-labels (`arithmetic.py`); contractions join the contracted dimensions and pass the others on (`contractions.py`);
-reductions and normalisations fix what they mix; data movement is run a second time on the labels themselves
-(`movement.py`). An operation that is not known fixes every channel it touches.
-"""
+"""Which label rule an ATen operation follows: by name, else by PyTorch's own tags, else unknown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from dcodp.graph.arithmetic import (
-    along,
-    batch_norm,
-    group_norm,
-    layer_norm,
-    pad,
-    pointwise,
-    reduction,
-    regions,
-    spatial,
-)
-from dcodp.graph.contractions import attention, convolution, deformable_convolution, matmul
-from dcodp.graph.labels import labels_of, result, tensors_in
-from dcodp.graph.movement import (
-    cat,
-    channel_shuffle,
-    gated,
-    gather,
-    index,
-    index_put,
-    move,
-    pick,
-    pixel_shuffle,
-    pixel_unshuffle,
-    same,
-    stack,
-    view,
-)
+from dcodp.graph.recording import Recorder
+from dcodp.graph.rules.arithmetic import fresh, like, pointwise
+from dcodp.graph.rules.contractions import attention, convolution, deformable_convolution, matmul
+from dcodp.graph.rules.indexing import embedding, gather, index, index_put, pick
+from dcodp.graph.rules.joining import cat, channel_shuffle, gated, pixel_shuffle, pixel_unshuffle, stack
+from dcodp.graph.rules.movement import move, same, view
+from dcodp.graph.rules.normalisation import batch_norm, group_norm, layer_norm
+from dcodp.graph.rules.reductions import along, reduction
+from dcodp.graph.rules.spatial import pad, regions, spatial
 
-if TYPE_CHECKING:
-    from dcodp.graph.recording import Recorder
-
-Rule = Callable[["Recorder", Any, tuple[Any, ...], dict[str, Any], Any], None]
-
-
-def embedding(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-    recorder.fix(labels_of(args[0])[0], "rows of an embedding")
-    recorder.fix_all(args[1], "used as an index")
-    result(out, [*[None] * (out.dim() - 1), labels_of(args[0])[1]], True)
-
-
-def like(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-    """zeros_like and kin, noise written in place: shaped like their argument, channels included."""
-    result(out, labels_of(args[0]), func._schema.name == "aten::zeros_like")
-
-
-def fresh(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-    """new_zeros, arange …: values that depend on no channel."""
-    for tensor in tensors_in(out):
-        result(tensor, [None] * tensor.dim())
+Rule = Callable[[Recorder, Any, tuple[Any, ...], dict[str, Any], Any], None]
 
 
 def unknown(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:

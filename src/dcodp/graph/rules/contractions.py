@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from dcodp.graph.arithmetic import join
 from dcodp.graph.cost import Dimension
 from dcodp.graph.labels import Axes, is_zero, labels_of, result, tensors_in
-
-if TYPE_CHECKING:
-    from dcodp.graph.recording import Recorder
+from dcodp.graph.recording import Recorder
+from dcodp.graph.rules.arithmetic import join
 
 
 def convolution(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:

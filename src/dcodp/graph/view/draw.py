@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from dcodp.graph.coupling import CouplingGraph
-from dcodp.graph.patterns import Pattern, find_patterns
+from dcodp.graph.view.patterns import Pattern, find_patterns
 
 # Light enough for black letters; the hues are Okabe and Ito's, told apart also by the colour-blind.
 COLOURS = ("#7CC4EE", "#F0B83E", "#5CC9A7", "#F4EA7A", "#E0A3C6", "#FF9E6B", "#AEB8F2", "#C9E4F5", "#F9E2B4", "#BCE6D8",
@@ -27,7 +27,7 @@ def draw_patterns(graph: CouplingGraph, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for pattern in find_patterns(graph):
-        figure = draw(graph, pattern)
+        figure = draw_pattern(graph, pattern)
         for kind in ("svg", "png"):
             path = folder / f"{pattern.name}.{kind}"
             figure.savefig(path, bbox_inches="tight", dpi=150)
@@ -35,7 +35,7 @@ def draw_patterns(graph: CouplingGraph, folder: Path) -> list[Path]:
     return written
 
 
-def draw(graph: CouplingGraph, pattern: Pattern) -> Figure:
+def draw_pattern(graph: CouplingGraph, pattern: Pattern) -> Figure:
     """The pattern's layers from top to bottom. Layers of one colour lose the same channels; grey ones lose none."""
     places = arrange(graph, pattern.layers)
     xs, ys = zip(*places.values(), strict=True)

@@ -1,0 +1,65 @@
+"""The level of ATen: every operation of the running model goes to its label rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dcodp.graph.labels import put_labels, tensors_in
+from dcodp.graph.recording import Recorder
+from dcodp.graph.rules import LAYER_RULES, rule_for
+
+
+class LabelMode(TorchDispatchMode):
+    """Runs every ATen operation, applies its label rule and records it for Algorithm 1."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        inputs, outputs = tensors_in((args, kwargs)), tensors_in(out)
+        if not inputs:
+            return out
+        self.recorder.used.update(self.recorder.owner[id(t)] for t in inputs if id(t) in self.recorder.owner)
+        self._forget_zeros(inputs)
+        rule = rule_for(func)
+        try:
+            rule(self.recorder, func, args, kwargs, out)
+        except Exception as error:  # whatever a rule did not foresee: nothing that it touched may be removed
+            problem = f"{func} was used in a way that is not understood: {type(error).__name__}: {error}"
+            self.recorder.fix_all((args, kwargs, out), problem)
+            for tensor in outputs:
+                put_labels(tensor, [None] * tensor.dim())
+        self._follow_writes(func, outputs)
+        self._record(rule, inputs, outputs)
+        return out
+
+    def _forget_zeros(self, inputs: list[Tensor]) -> None:
+        """A tensor whose memory was written to through another view may hold anything where channels are removed."""
+        for tensor in inputs if self.recorder.written else ():
+            if tensor.untyped_storage()._cdata in self.recorder.written:
+                tensor._dcodp_zero = False  # type: ignore[attr-defined]
+
+    def _follow_writes(self, func: Any, outputs: list[Tensor]) -> None:
+        for tensor in outputs:
+            if func._schema.is_mutable and not getattr(tensor, "_dcodp_zero", False):
+                self.recorder.written.add(tensor.untyped_storage()._cdata)
+            elif self.recorder.written and not func.is_view and not func._schema.is_mutable:
+                self.recorder.written.discard(tensor.untyped_storage()._cdata)  # new memory at a known address
+
+    def _record(self, rule: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        weights = [w for t in inputs if (w := self._weight_name(t)) is not None]
+        if len(inputs) == 1 and weights:  # a view of a weight is still that weight
+            for tensor in outputs:
+                tensor._dcodp_weight = weights[0]  # type: ignore[attr-defined]
+        layer = weights[-1].rpartition(".")[0] if weights and rule in LAYER_RULES else None
+        self.recorder.operations.record(inputs, outputs, layer)
+
+    def _weight_name(self, tensor: Tensor) -> str | None:
+        name = getattr(tensor, "_dcodp_weight", None) or self.recorder.owner.get(id(tensor))
+        return name if tensor.dim() > 1 else None
