@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dcodp.config import Config, digest, parse_target, semantic
+from dcodp.budget import parse_target
+from dcodp.config import Config, digest, semantic
 
 
 def dense_key(config: Config) -> str:
