@@ -1,4 +1,4 @@
-"""The same as `dcodp run`, one cell or with -m a sweep: python run.py [-m] key=value …  (keys: python run.py --help)."""
+"""The same as `dcodp run`, one cell or with -m a sweep: python run.py [-m] key=value …  (all keys: run.py --help)."""
 
 import sys
 
