@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dcodp.budget import parse_target
 from dcodp.errors import InputError
 
 
@@ -224,6 +223,18 @@ def validate(config: Config) -> None:
         raise InputError("compensate=true is not available yet; leave it out")
     if config.target is not None:
         parse_target(config.target)
+
+
+def parse_target(target: str) -> tuple[str, float]:
+    """ "flops:0.5" → ("flops", 0.5): the share of the dense net's FLOPs (or parameters) to keep."""
+    kind, _, share = target.partition(":")
+    try:
+        value = float(share)
+    except ValueError:
+        value = -1.0
+    if kind not in ("flops", "parameters") or not 0 < value <= 1:
+        raise InputError(f"target={target} is not understood; write flops:0.5 or parameters:0.5 (the share to keep)")
+    return kind, value
 
 
 # What never changes a result: where things lie, how they are shown, how fast they run.

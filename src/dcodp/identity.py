@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dcodp.budget import parse_target
-from dcodp.config import Config, digest, semantic
+from dcodp.config import Config, digest, parse_target, semantic
 
 
 def dense_key(config: Config) -> str:

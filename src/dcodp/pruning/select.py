@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcodp.budget import parse_target
+from dcodp.config import parse_target
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph, Group
 from dcodp.graph.cost import stays
