@@ -20,8 +20,8 @@ from dcodp.config import Config, validate
 from dcodp.errors import InputError
 
 Cell = tuple[list[str], Config]  # overrides and what they compose to
-SEARCH = "hydra.searchpath"  # the one setting of Hydra's own that decides what a cell is composed from
 WEIGHTS = (".pt", ".pth", ".safetensors")  # of weights files, which are looked for in a folder by the model's name
+SEARCH = "hydra.searchpath"  # the one setting of Hydra's own that decides what a cell is composed from
 
 
 def register() -> None:
