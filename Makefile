@@ -15,7 +15,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --pythonpath $(BIN)/python src
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest
 
 $(READY): requirements.lock pyproject.toml
@@ -30,7 +30,8 @@ $(READY): requirements.lock pyproject.toml
 # Pin the newest versions that pyproject.toml allows: hashes, no addresses.
 lock:
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --extra export \
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+		--extra suite --extra export --extra dev \
 		--generate-hashes --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean:

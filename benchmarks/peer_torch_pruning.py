@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import torch
-import torch_pruning
+import torch_pruning  # pyright: ignore[reportMissingImports]
 from torch import nn
 from zoo import ARCHITECTURES, Architecture
 

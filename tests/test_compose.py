@@ -148,3 +148,19 @@ def test_a_folder_of_weights_must_hold_exactly_one_file_of_the_model(tmp_path):
         f"model.backbone_weights={tmp_path} holds yolov7.pth and yolov7.safetensors; leave one of them there, "
         "or give the file itself"
     )
+
+
+def test_a_folder_of_ones_own_adds_names_and_replaces_none(tmp_path, monkeypatch):
+    own = tmp_path / "my conf"
+    (own / "model").mkdir(parents=True)
+    (own / "model" / "mine.yaml").write_text("name: mine\nfamily: yolov8\nvariant: s\n")
+    (own / "model" / "yolov8n.yaml").write_text("name: not this one\n")
+    monkeypatch.chdir(own)
+    with pytest.raises(InputError, match="model=mine is not known"):  # where one stands does not count
+        one("model=mine")
+    ((_, config),) = cells(CONF, ["model=mine"], own)
+    assert (config.model.name, config.model.variant) == ("mine", "s")
+    assert one("model=mine", f"hydra.searchpath=['file://{own}']").model == config.model  # Hydra's own way
+    assert [c.model.name for _, c in cells(CONF, ["model=yolov8n,mine"], own)] == ["yolov8n", "mine"]
+    with pytest.raises(InputError, match="nowhere is no folder"):
+        cells(CONF, [], Path("nowhere"))

@@ -137,10 +137,10 @@ def test_cells_are_what_hydras_sweeper_makes_of_the_overlay(typed):
 
 LAUNCH = """
 import json, sys
-import run
+from dcodp.commands import run
 from dcodp.identity import run_id
 run.attempt = lambda config: print("cell", json.dumps(run_id(config))) or 0
-sys.exit(run.launch())
+sys.exit(run.launch(sys.argv[1:]))
 """
 
 

@@ -6,6 +6,8 @@ Names are resolved on first use, so that reading records and rendering reports n
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dcodp.extras import told_if_missing
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -40,5 +42,6 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     if name in _MODULES:
-        return import_module(f"dcodp.{name}")
+        with told_if_missing():  # evaluation reads images
+            return import_module(f"dcodp.{name}")
     raise AttributeError(f"module 'dcodp' has no attribute {name!r}")

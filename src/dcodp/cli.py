@@ -4,57 +4,35 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import typer
-
-from dcodp.commands.data import build_data_app
-from dcodp.commands.graph import graph
 from dcodp.errors import InputError
+from dcodp.extras import told_if_missing
 
-Results = Annotated[Path, typer.Option(help="Folder that holds runs/ (paths.results of the runs).")]
-EXPERIMENTS = Path("experiments")
+if TYPE_CHECKING:  # an extra, like all that the commands need
+    import typer
 
-
-def report(
-    results: Results = Path("results"),
-    out: Annotated[Path | None, typer.Option(help="Where to write; default: the results folder.")] = None,
-    experiments: Annotated[
-        Path | None, typer.Option(help="Folder of declared tables and figures; default: ./experiments if present.")
-    ] = None,
-) -> None:
-    """Render all tables, figures and report.html from the records; nothing is computed anew."""
-    from dcodp.report.build import render_report
-    from dcodp.report.terminal import console, print_tables
-
-    layouts = experiments or (EXPERIMENTS if EXPERIMENTS.is_dir() else None)
-    rendered = render_report(results, out or results, layouts)
-    to = console()
-    print_tables(rendered.tables, to)
-    without = "" if layouts else " (no ./experiments here: the default layout only)"
-    to.print(
-        f"{rendered.page} and {len(rendered.files) - 1} tables and figures; missing cells: {rendered.missing}{without}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def status(results: Results = Path("results")) -> None:
-    """List every cell as done, running, failed (with its error), interrupted or missing."""
-    from dcodp.report.progress import cells, print_cells
-
-    print_cells(cells(results))
+# Hydra reads these words, --help included.
+AS_TYPED = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def build_app() -> typer.Typer:
+    import typer
+
+    from dcodp.commands.data import build_data_app
+    from dcodp.commands.graph import graph
+    from dcodp.commands.report import report
+    from dcodp.commands.run import run
+    from dcodp.commands.status import status
+
     app = typer.Typer(
-        help="Structured pruning for object detectors: reports, status and tools.",
+        help="Structured pruning for object detectors: runs, reports and tools.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
+    app.command(context_settings=AS_TYPED, add_help_option=False)(run)
     app.command()(report)
     app.command()(status)
     app.command()(graph)
@@ -62,10 +40,12 @@ def build_app() -> typer.Typer:
     return app
 
 
-def main() -> None:
-    """Bad input: one line on stderr and exit status 2. Anything else keeps its traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs what was typed (default: on the command line) and exits. Bad input: one line on stderr and exit status 2;
+    anything else keeps its traceback."""
     try:
-        build_app()()
+        with told_if_missing():
+            build_app()(arguments)
     except InputError as error:
         print(f"dcodp: {error}", file=sys.stderr)
         sys.exit(2)

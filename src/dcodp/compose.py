@@ -25,10 +25,11 @@ RENAMED = {
     "compensate": "write repair=least_squares, or leave it out",
 }
 WEIGHTS = (".pt", ".pth", ".safetensors")  # of weights files, which are looked for in a folder by the model's name
+SEARCH = "hydra.searchpath"  # the one setting of Hydra's own that decides what a cell is composed from
 
 
 def register() -> None:
-    """Make the schema known to Hydra; called by run.py before anything is composed."""
+    """Make the schema known to Hydra; called before anything is composed."""
     ConfigStore.instance().store(name="schema", node=Config)
 
 
@@ -63,20 +64,30 @@ def _weights_file(model: str, key: str, place: str | None) -> str | None:
     raise InputError(f"{key}={place} holds {found}; leave one of them there, or give the file itself")
 
 
-def cells(conf: Path, overrides: Sequence[str]) -> list[Cell]:
+def cells(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) -> list[Cell]:
     """Every cell that the overrides ask for (one without a sweep), composed and checked.
 
     An experiment's overlay asks for cells of its own in hydra.sweeper.params. As in Hydra's sweeper these come first
     and are replaced, in their place, by an override of the same key that was typed; the rightmost key varies fastest.
+    `config_dir` adds a folder of one's own (model/NAME.yaml, experiment/NAME.yaml, …): names that conf/ does not have.
     Raises InputError, one line that names the key, for whatever cannot be composed or is out of range.
     """
-    typed = _parsed(overrides)
+    typed = _parsed([*overrides, *_searched(config_dir)])
     if any(o.is_sweep_override() and o.get_key_element() == "experiment" for o in typed):
         raise InputError("several experiments were asked for in one sweep; run them one after the other")
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         asked = [*_parsed(_sweeper_params(typed)), *typed]
         choices = {override.get_key_element(): _choices(override) for override in asked}
         return [(list(chosen), _compose(list(chosen))) for chosen in itertools.product(*choices.values())]
+
+
+def _searched(config_dir: Path | None) -> list[str]:
+    """Hydra's --config-dir as an override: looked into after conf/, so that it adds and never replaces."""
+    if config_dir is None:
+        return []
+    if not config_dir.is_dir():
+        raise InputError(f"--config-dir {config_dir} is no folder; give the one with model/NAME.yaml, …")
+    return [f"{SEARCH}=['file://{config_dir.resolve()}']"]
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
@@ -106,7 +117,7 @@ def _choices(override: Override) -> list[str]:
 
 
 def _compose(overrides: list[str]) -> Config:
-    plain = [o for o in overrides if not o.lstrip("+~").startswith("hydra")]
+    plain = [o for o in overrides if o.startswith(SEARCH) or not o.lstrip("+~").startswith("hydra")]
     try:
         return to_config(compose("config", plain))
     except (HydraException, OmegaConfBaseException) as error:
@@ -135,7 +146,7 @@ def _first_line(error: BaseException) -> str:
 def _nearest(key: str) -> str:
     known = _keys(OmegaConf.to_container(OmegaConf.structured(Config)))
     close = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {close[0]}?" if close else "see python run.py --help for the keys"
+    return f"did you mean {close[0]}?" if close else "see dcodp run --help for the keys"
 
 
 def _keys(tree: Any, prefix: str = "") -> list[str]:

@@ -373,17 +373,15 @@ def test_sources_that_cannot_be_used_are_refused(tmp_path, change):
 
 def test_the_command(server, tmp_path, monkeypatch, body):
     archive = published(server, "a.tar", body)
-    conf = tmp_path / "conf"
-    conf.mkdir()
-    (conf / "config.yaml").touch()
     facts = {"bytes": archive.bytes, "md5": f"'{archive.md5}'", "addresses": list(archive.addresses)}
-    (conf / "sources.yaml").write_text(SOURCES.format(**FINE | facts))
+    (tmp_path / "sources.yaml").write_text(SOURCES.format(**FINE | facts))
     monkeypatch.chdir(tmp_path)
     server.drops = [1000]
-    told = CliRunner().invoke(build_app(), ["data", "fetch", "one", "--keep-archives"])
+    fetch = ["data", "fetch", "--sources", "sources.yaml"]
+    told = CliRunner().invoke(build_app(), [*fetch, "one", "--keep-archives"])
     assert told.exit_code == 0 and "one: ready under data" in told.output and "going on" in told.output
     assert (tmp_path / "data/in/kit/one/noise").read_bytes() == NOISE
-    again = CliRunner().invoke(build_app(), ["data", "fetch", "one", "--data", "other", "--from", "data/downloads"])
+    again = CliRunner().invoke(build_app(), [*fetch, "one", "--data", "other", "--from", "data/downloads"])
     assert again.exit_code == 0 and len(server.asked) == 2
-    unknown = CliRunner().invoke(build_app(), ["data", "fetch", "two"])
+    unknown = CliRunner().invoke(build_app(), [*fetch, "two"])
     assert "use one or more of one" in str(unknown.exception)

@@ -12,11 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from dcodp.errors import InputError
+from dcodp.resources import folder
 
 if TYPE_CHECKING:  # reading images needs torch's loaders: only when a check runs
     from dcodp.data.checking import CheckReport, SplitReport
 
 Data = Annotated[Path, typer.Option(help="The data folder (paths.data of the runs).")]
+ConfigDir = Annotated[
+    Path | None, typer.Option("--config-dir", help="A folder of your own with model/NAME.yaml, dataset/NAME.yaml, …")
+]
 
 
 def fetch(
@@ -28,12 +32,15 @@ def fetch(
     keep_archives: Annotated[
         bool, typer.Option("--keep-archives", help="Leave the downloaded archives in DATA/downloads.")
     ] = False,
+    sources: Annotated[
+        Path | None, typer.Option(help="A file like dcodp's conf/sources.yaml, to read in its place.")
+    ] = None,
 ) -> None:
     """Download, verify and unpack published data sets; interrupted, the same command goes on."""
     from dcodp.data.fetching import fetch
     from dcodp.data.sources import read_sources
 
-    known = read_sources(conf_folder() / "sources.yaml")
+    known = read_sources(sources or folder("conf") / "sources.yaml")
     for name in datasets:
         if name not in known:
             raise InputError(f"{name} has no published archives; use one or more of {', '.join(known)}")
@@ -52,13 +59,14 @@ def check(
         list[str] | None, typer.Argument(help="Settings as for run.py: dataset.file=data.yaml, dataset.val=test, …")
     ] = None,
     data: Data = Path("data"),
+    config_dir: ConfigDir = None,
 ) -> None:
     """Read every image and annotation, count them, and name everything that is wrong (exit status 1 then)."""
     from dcodp.compose import cells, register
     from dcodp.data.checking import check
 
     register()
-    found = [config for _, config in cells(conf_folder(), [f"dataset={dataset}", *(overrides or ())])]
+    found = [config for _, config in cells(folder("conf"), [f"dataset={dataset}", *(overrides or ())], config_dir)]
     if len(found) > 1:
         raise InputError("several data sets were asked for; check one at a time")
     report = check(found[0].dataset, data)
@@ -72,15 +80,6 @@ def build_data_app() -> typer.Typer:
     app.command()(fetch)
     app.command()(check)
     return app
-
-
-def conf_folder() -> Path:
-    """conf/ of the folder we are in, else that of the checkout this package is installed from."""
-    places = (Path("conf"), Path(__file__).resolve().parents[3] / "conf")
-    for place in places:
-        if (place / "config.yaml").is_file() and (place / "sources.yaml").is_file():
-            return place
-    raise InputError("there is no conf/sources.yaml here; run this command in the project's folder")
 
 
 def print_check(report: CheckReport, to: Console | None = None) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcodp.commands.data import conf_folder
+from dcodp.commands.data import ConfigDir
 from dcodp.errors import InputError
+from dcodp.resources import folder
 
 if TYPE_CHECKING:
     from dcodp.graph import CouplingGraph
@@ -25,6 +26,7 @@ def graph(
     draw: Annotated[
         Path | None, typer.Option(help="Folder for pictures (SVG, PNG) of a residual, ELAN, RepConv and FPN pattern.")
     ] = None,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Print the coupling groups of a model with their layers, parents and readers, and every layer that stays."""
     from rich.console import Console
@@ -32,7 +34,10 @@ def graph(
     from dcodp.graph.view.draw import draw_patterns
     from dcodp.graph.view.explain import explanation
 
-    found = trace_called(model, image_size, first_output) if ":" in model else trace_named(model, image_size, classes)
+    if ":" in model:
+        found = trace_called(model, image_size, first_output)
+    else:
+        found = trace_named(model, image_size, classes, config_dir)
     console = Console()
     console.width = max(console.width, 160)
     console.print(explanation(found))
@@ -44,13 +49,13 @@ def graph(
         console.print(f"pictures in {draw}: {names}", highlight=False, markup=False, soft_wrap=True)
 
 
-def trace_named(name: str, image_size: int, classes: int) -> CouplingGraph:
+def trace_named(name: str, image_size: int, classes: int, config_dir: Path | None = None) -> CouplingGraph:
     """A detector of conf/model, without weights."""
     from dcodp.compose import cells, register
     from dcodp.detectors.registry import build
 
     register()
-    ((_, config),) = cells(conf_folder(), [f"model={name}"])
+    ((_, config),) = cells(folder("conf"), [f"model={name}"], config_dir)
     detector, _ = build(config.model, tuple(f"class {i}" for i in range(classes)))
     return detector.coupling_graph(image_size)
 
