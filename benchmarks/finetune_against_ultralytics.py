@@ -38,9 +38,9 @@ from dcodp.data.types import DetectionSet
 from dcodp.detectors.base import Detector
 from dcodp.detectors.registry import build
 from dcodp.evaluation.measuring import accuracy, fitness, predict
+from dcodp.files import write_atomically
 from dcodp.identity import dense_key
 from dcodp.progress import track
-from dcodp.records import write_atomically
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -82,7 +82,7 @@ def theirs(
     shutil.rmtree(folder, ignore_errors=True)
     data = export({"train": train_set, "val": val_set}, folder / "data")
     clock, threads = Clock(), torch.get_num_threads()
-    model = YOLO(config.model.weights)
+    model = YOLO(str(config.model.weights))
     model.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))  # it leaves one core aside
     model.add_callback("on_train_epoch_start", clock.start)
     model.add_callback("on_train_epoch_end", clock.stop)

@@ -58,7 +58,7 @@ class InputMoments(Statistic):
             found = self.of(sums, site.tensor) if site.role == "in" else None
             if found is not None and site.tensor in subject.parameters:
                 weight = subject.parameters[site.tensor].detach().double().movedim(site.dim, 0).flatten(1)
-                total = sum(found) if found[0] is not found[1] else found[0]
+                total = found[0] if found[0] is found[1] else found[0] + found[1]
                 yield Part(f"{site.tensor} {site.dim}", (weight, total / total[:, -1:, -1:]), index_of(site))
 
 
