@@ -32,13 +32,13 @@ from matplotlib import font_manager
 
 from dcodp import _ultralytics
 from dcodp.compose import cells, register
-from dcodp.config import Config, file_digest, semantic
+from dcodp.config import Config, semantic
 from dcodp.data.splits import fingerprint, load
 from dcodp.data.types import DetectionSet
 from dcodp.detectors.base import Detector
 from dcodp.detectors.registry import build
 from dcodp.evaluation.measuring import accuracy, fitness, predict
-from dcodp.files import write_atomically
+from dcodp.files import file_digest, write_atomically
 from dcodp.identity import dense_key
 from dcodp.progress import track
 from dcodp.records.provenance import code_version, cpu_name, library_versions

@@ -15,8 +15,8 @@ from torchvision.models import detection
 
 import dcodp
 from dcodp import _ultralytics
+from dcodp.detectors.families.yolov7.network import yolov7
 from dcodp.detectors.torchvision_common import freeze_batch_norms
-from dcodp.detectors.yolov7.network import yolov7
 from dcodp.graph import CouplingGraph
 from dcodp.pruning.plan import PrunePlan
 from dcodp.testing import enliven, relative_error, run, zeroed

@@ -16,16 +16,12 @@ FLOORS = (
     *("data", "graph", "calibration", "importance", "pruning", "repairs", "testing"),  # nets and images
     *("detectors", "evaluation", "export"),
     *("records", "training", "tracking", "report"),  # what is kept, and what is made of it
-    *("pipeline", "compose", "show", "commands", "cli"),
+    *("pipeline", "own", "compose", "show", "commands", "cli"),
     "dcodp",  # the public names, each imported when it is asked for
 )
 # Known offenders. The lists only get shorter: one that offends no more fails here too.
 UPWARD: set[tuple[str, str]] = set()  # (room, room above that it imports)
-IN_CYCLES = {
-    *("dcodp.graph.arithmetic", "dcodp.graph.contractions", "dcodp.graph.cost", "dcodp.graph.coupling"),
-    *("dcodp.graph.explain", "dcodp.graph.movement", "dcodp.graph.recording", "dcodp.graph.rules"),
-    *("dcodp.report.notes", "dcodp.report.tables"),
-}
+IN_CYCLES = {"dcodp.report.notes", "dcodp.report.tables"}
 
 
 def imports(source: Path) -> dict[str, set[str]]:

@@ -17,7 +17,7 @@ from dcodp import _ultralytics
 from dcodp.config import TrainSettings
 from dcodp.data.augment import TrainingBatches
 from dcodp.data.types import DetectionSet, LabelledImage
-from dcodp.detectors.yolov8 import YOLOv8
+from dcodp.detectors.families.yolov8 import YOLOv8
 from dcodp.errors import InputError
 from dcodp.training import load_best, train
 from dcodp.training.display import Display

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dcodp import own
 from dcodp.config import Config, validate
 from dcodp.errors import InputError
 
@@ -40,6 +41,7 @@ def to_config(composed: DictConfig) -> Config:
     for key in ("weights", "backbone_weights"):
         setattr(config.model, key, _weights_file(config.model.name, f"model.{key}", getattr(config.model, key)))
     validate(config)
+    own.use(config.paths.own)
     ranked = config.allocation.name == "global"
     if config.importance.aggregate != "sum" or ranked:  # criteria need torch: only where it matters
         from dcodp.importance import criterion

@@ -141,6 +141,7 @@ class EvaluationConfig:
 class PathsConfig:
     data: str = "data"
     results: str = "results"
+    own: str | None = None  # a folder of one's own criteria, repairs and detectors (dcodp/own.py)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The one exception that stands for bad input."""
 
 
-class InputError(Exception):
+class InputError(ValueError):
     """Something a person gave us cannot be used.
 
     The message is one line: it names the thing (file, key, value) and says what to do. Entry points print it

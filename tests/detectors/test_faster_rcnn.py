@@ -14,7 +14,7 @@ from dcodp.config import EvaluationConfig, ModelConfig
 from dcodp.data.types import Batch
 from dcodp.detectors.base import DecodeSettings
 from dcodp.detectors.class_rows import COCO_CATEGORIES
-from dcodp.detectors.faster_rcnn import build, raw_outputs
+from dcodp.detectors.families.faster_rcnn import build, raw_outputs
 from dcodp.detectors.torchvision_common import IMAGENET_MEAN, IMAGENET_STD, NarrowResNet, targets_of
 from dcodp.errors import InputError
 from dcodp.evaluation.measuring import cost

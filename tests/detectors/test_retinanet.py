@@ -9,7 +9,7 @@ from dcodp.config import ModelConfig
 from dcodp.data.types import Batch
 from dcodp.detectors.base import DecodeSettings
 from dcodp.detectors.class_rows import COCO_CATEGORIES
-from dcodp.detectors.retinanet import build
+from dcodp.detectors.families.retinanet import build
 from dcodp.errors import InputError
 
 CLASSES = ("circle", "square", "star")

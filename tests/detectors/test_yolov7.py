@@ -10,9 +10,9 @@ from dcodp.config import ModelConfig
 from dcodp.data.types import Batch
 from dcodp.detectors.base import DecodeSettings
 from dcodp.detectors.class_rows import COCO_CLASSES
-from dcodp.detectors.yolov7 import YOLOv7Detector, build, fuse, yolov7
-from dcodp.detectors.yolov7.blocks import ConvBlock, RepConv
-from dcodp.detectors.yolov7.head import decode
+from dcodp.detectors.families.yolov7 import YOLOv7Detector, build, fuse, yolov7
+from dcodp.detectors.families.yolov7.blocks import ConvBlock, RepConv
+from dcodp.detectors.families.yolov7.head import decode
 from dcodp.errors import InputError
 
 CLASSES = ("circle", "square", "star")

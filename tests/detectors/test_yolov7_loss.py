@@ -5,15 +5,15 @@ import torch
 from torch.nn.functional import binary_cross_entropy, one_hot
 from torchvision.ops import box_convert, box_iou, complete_box_iou_loss
 
-from dcodp.detectors.yolov7.assign import (
+from dcodp.detectors.families.yolov7.assign import (
     Matches,
     _class_cost,
     _solve_image,
     assign_by_shape,
     assign_by_transport,
 )
-from dcodp.detectors.yolov7.head import STRIDES, decode
-from dcodp.detectors.yolov7.loss import Gains, _objectness_target, complete_iou, detection_loss
+from dcodp.detectors.families.yolov7.head import STRIDES, decode
+from dcodp.detectors.families.yolov7.loss import Gains, _objectness_target, complete_iou, detection_loss
 
 CLASSES, SIZE = 4, 128
 ANCHORS = torch.tensor([[[2.0, 2.0], [2.0, 6.0], [20.0, 20.0]]]).repeat(3, 1, 1)  # in cells

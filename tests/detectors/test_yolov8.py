@@ -13,7 +13,7 @@ from dcodp.config import ModelConfig
 from dcodp.detectors import Batch, DecodeSettings
 from dcodp.detectors.checkpoint import read_checkpoint, read_state_dict
 from dcodp.detectors.class_rows import COCO_CLASSES
-from dcodp.detectors.yolov8 import YOLOv8, build
+from dcodp.detectors.families.yolov8 import YOLOv8, build
 from dcodp.errors import InputError
 
 CLASSES = ("cat", "dog", "cow")

@@ -11,10 +11,10 @@ import torch
 from dcodp.config import DatasetConfig, EvaluationConfig, ModelConfig
 from dcodp.data.splits import load
 from dcodp.data.types import Batch
-from dcodp.detectors.yolov7 import build, fuse, yolov7
-from dcodp.detectors.yolov7.assign import assign_by_shape, assign_by_transport
-from dcodp.detectors.yolov7.head import ANCHORS, STRIDES
-from dcodp.detectors.yolov7.loss import Gains, detection_loss
+from dcodp.detectors.families.yolov7 import build, fuse, yolov7
+from dcodp.detectors.families.yolov7.assign import assign_by_shape, assign_by_transport
+from dcodp.detectors.families.yolov7.head import ANCHORS, STRIDES
+from dcodp.detectors.families.yolov7.loss import Gains, detection_loss
 from dcodp.evaluation import coco_statistics, predict
 
 pytestmark = pytest.mark.realdata

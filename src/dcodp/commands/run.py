@@ -31,10 +31,13 @@ def run_typed(arguments: Sequence[str]) -> int:
     # reads this when it is loaded, so it comes before everything that imports torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dcodp.compose import cells, register
+    from dcodp.own import configuration
     from dcodp.show import announce, show
 
     register()
     typed, words = _parsed(arguments)
+    if typed.config_dir is None and (found := configuration(words)):
+        typed.config_dir, arguments = found, ["--config-dir", str(found), *arguments]
     if any(word.startswith("-") for word in words):  # --help, --cfg, --info …: Hydra's own
         return launch(arguments)
     try:

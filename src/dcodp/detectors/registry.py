@@ -1,20 +1,10 @@
-"""Detector families by name."""
+"""From the settings of a model to its detector."""
 
 from __future__ import annotations
 
-import importlib
-
 from dcodp.config import ModelConfig
 from dcodp.detectors.base import Detector
-from dcodp.errors import InputError
-
-# family → module with `build(model, classes)`; imported when it is asked for, since each brings its own libraries
-FAMILIES = {
-    "faster_rcnn": "dcodp.detectors.faster_rcnn",
-    "retinanet": "dcodp.detectors.retinanet",
-    "yolov7": "dcodp.detectors.yolov7",
-    "yolov8": "dcodp.detectors.yolov8",
-}
+from dcodp.detectors.families import family_named
 
 
 def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[str]]:
@@ -22,6 +12,4 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
 
     Raises InputError for an unknown family and whatever the family refuses.
     """
-    if model.family not in FAMILIES:
-        raise InputError(f"model.family={model.family} is not known; use one of {', '.join(FAMILIES)}")
-    return importlib.import_module(FAMILIES[model.family]).build(model, classes)
+    return family_named(model.family).build(model, classes)

@@ -186,10 +186,10 @@ def _layout(path: Path) -> Layout:
             raise InputError(f"{path}: {key} is not known; use {', '.join(allowed)}")
     try:
         return _table(options) if kind is TableLayout else _figure(options)
-    except (TypeError, AttributeError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: {type(error).__name__} {error}; compare it with the other files there") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: {type(error).__name__} {error}; compare it with the other files there") from None
 
 
 def _table(options: dict[str, Any]) -> TableLayout:

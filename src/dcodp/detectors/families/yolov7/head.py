@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcodp.detectors.yolov7.blocks import Implicit
+from dcodp.detectors.families.yolov7.blocks import Implicit
 
 STRIDES = (8, 16, 32)
 # width, height in pixels of the 640-pixel image, three per level

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dcodp.detectors.yolov7.blocks import SPPCSPC, Concat, ConvBlock, RepConv
-from dcodp.detectors.yolov7.head import IDetect
+from dcodp.detectors.families.yolov7.blocks import SPPCSPC, Concat, ConvBlock, RepConv
+from dcodp.detectors.families.yolov7.head import IDetect
 
 
 class YOLOv7(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torchvision.ops import box_convert, box_iou
 
-from dcodp.detectors.yolov7.head import decode
+from dcodp.detectors.families.yolov7.head import decode
 
 MAX_RATIO = 4.0  # between the sides of a box and of an anchor that may answer for it
 IOU_WEIGHT = 3.0  # of −log IoU beside the classification cost

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dcodp.detectors.checkpoint import Checkpoint
 from dcodp.detectors.class_rows import Layout, match, with_rows
-from dcodp.detectors.yolov7.network import YOLOv7
+from dcodp.detectors.families.yolov7.network import YOLOv7
 from dcodp.files.loading import load_strictly
 
 REPCONVS, HEAD = (102, 103, 104), 105

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
+from dcodp.detectors.families.yolov7.assign import Matches
 from dcodp.detectors.parallel import mean_over_processes, share_of_mean
-from dcodp.detectors.yolov7.assign import Matches
 
 BALANCE = (4.0, 1.0, 0.4)  # of the objectness of strides 8, 16, 32
 

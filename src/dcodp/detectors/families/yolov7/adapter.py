@@ -12,11 +12,11 @@ from dcodp.config import ModelConfig
 from dcodp.data.types import Batch, Detections
 from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.checkpoint import read_checkpoint
+from dcodp.detectors.families.yolov7.assign import assign_by_shape, assign_by_transport
+from dcodp.detectors.families.yolov7.loss import Gains, detection_loss
+from dcodp.detectors.families.yolov7.network import YOLOv7, yolov7
+from dcodp.detectors.families.yolov7.weights import load_weights
 from dcodp.detectors.nms import non_maximum_suppression
-from dcodp.detectors.yolov7.assign import assign_by_shape, assign_by_transport
-from dcodp.detectors.yolov7.loss import Gains, detection_loss
-from dcodp.detectors.yolov7.network import YOLOv7, yolov7
-from dcodp.detectors.yolov7.weights import load_weights
 from dcodp.errors import InputError
 
 WIDTHS = {"base": 1.0, "tiny_test": 0.25}  # tiny_test: the same topology with a quarter of the channels
