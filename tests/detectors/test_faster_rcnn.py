@@ -1,11 +1,12 @@
 """Faster R-CNN: what goes into torchvision's network, what comes out, and which weights fit."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import detection, mobilenet_v3_large
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -14,12 +15,41 @@ from dcodp.config import EvaluationConfig, ModelConfig
 from dcodp.data.types import Batch
 from dcodp.detectors.base import DecodeSettings
 from dcodp.detectors.class_rows import COCO_CATEGORIES
-from dcodp.detectors.families.faster_rcnn import build, raw_outputs
+from dcodp.detectors.families.faster_rcnn import build
 from dcodp.detectors.torchvision_common import IMAGENET_MEAN, IMAGENET_STD, NarrowResNet, targets_of
 from dcodp.errors import InputError
 from dcodp.evaluation.measuring import cost
 
 CLASSES = ("circle", "square", "star")
+
+
+@torch.no_grad()
+def raw_outputs(network: nn.Module, *inputs: Any) -> dict[str, list[Tensor]]:
+    """What the heads say before any proposal or detection is dropped, for comparing two networks.
+
+    "objectness" and "proposals" [B, A or 4A, H, W] per level, "classes" [R, C + 1] and "boxes" [R, 4 (C + 1)] of the
+    R proposals of all images.
+    """
+    seen: dict[str, list[Tensor]] = {}
+
+    def keep(*names: str) -> Any:
+        def hook(module: nn.Module, args: Any, outputs: Any) -> None:
+            for name, output in zip(names, outputs, strict=True):
+                seen[name] = list(output) if isinstance(output, list | tuple) else [output]
+
+        return hook
+
+    heads: Any = network
+    handles = [
+        heads.rpn.head.register_forward_hook(keep("objectness", "proposals")),
+        heads.roi_heads.box_predictor.register_forward_hook(keep("classes", "boxes")),
+    ]
+    try:
+        network(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
 
 
 def config(**changes) -> ModelConfig:

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from definitions import nuclear_coupling_from_gram
 
 from dcodp.errors import InputError
-from dcodp.importance import gram, greedy_removal_order, nuclear_coupling_from_gram
+from dcodp.importance import gram, greedy_removal_order
 
 
 def definition(squares: torch.Tensor) -> list[int]:

@@ -2,9 +2,27 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from dcodp.errors import InputError
-from dcodp.importance import contribution_gram, lasso_path, lasso_scores, lasso_select, thinet_scales_from_gram
+from dcodp.importance import contribution_gram, lasso_path, lasso_scores, thinet_scales_from_gram
+
+
+def lasso_select(gram: Tensor, correlation: Tensor, keep: int) -> Tensor:
+    """Indices of the K channels kept: gram [C, C], correlation c [C], both float64 → [K] int64, ascending.
+
+    The first solution with K channels, coming from large λ. Where fewer than K can be told apart (duplicates, zeros),
+    the strongest of the others, by G_ii, fill up.
+    """
+    if not 0 <= keep <= len(gram):
+        raise InputError(f"cannot keep {keep} of {len(gram)} channels; use 0 ≤ keep ≤ {len(gram)}")
+    active: list[int] = []
+    for _, active, _ in lasso_path(gram, correlation):
+        if len(active) >= keep:
+            break
+    strongest = gram.diagonal().sort(descending=True, stable=True).indices.tolist()
+    filled = active[:keep] + [channel for channel in strongest if channel not in active]
+    return torch.tensor(sorted(filled[:keep]), dtype=torch.int64, device=gram.device)
 
 
 def problem(channels: int, samples: int = 120) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
+from definitions import nuclear_coupling_from_gram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcodp.calibration import inner_products
 from dcodp.errors import InputError
-from dcodp.importance import direct_nuclear_coupling, gram, nuclear, nuclear_coupling, nuclear_coupling_from_gram
+from dcodp.importance import direct_nuclear_coupling, gram, nuclear, nuclear_coupling
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import unfold
 
-from dcodp.importance import thinet_order, thinet_scales
+from dcodp.importance import contribution_gram, thinet_order, thinet_scales_from_gram
 
 pytestmark = pytest.mark.realdata
 
@@ -49,7 +49,7 @@ def test_kept_channels_and_scales(sampled, keep):
     contributions, wanted = sampled
     kept = thinet_order(contributions)[-keep:].sort().values
     assert kept.tolist() == wanted[f"keep{keep}_index"].tolist()
-    scales = thinet_scales(contributions, kept)
+    scales = thinet_scales_from_gram(contribution_gram(contributions), kept)
     torch.testing.assert_close(scales, wanted[f"keep{keep}_scale"], rtol=1e-8, atol=1e-8)
     outputs, parts = contributions.sum(1), contributions[:, kept]
     residuals = torch.stack([(outputs - parts.sum(1)).norm(), (outputs - parts @ scales).norm()])

@@ -6,15 +6,14 @@ from dcodp.importance import weights
 from dcodp.importance.criteria import criterion, names, register
 from dcodp.importance.criterion import Criterion
 from dcodp.importance.greedy import greedy_removal_order
-from dcodp.importance.lasso import lasso_path, lasso_scores, lasso_select
-from dcodp.importance.nuclear import direct_nuclear_coupling, nuclear_coupling, nuclear_coupling_from_gram
+from dcodp.importance.lasso import lasso_path, lasso_scores
+from dcodp.importance.nuclear import direct_nuclear_coupling, nuclear_coupling
 from dcodp.importance.rank import average_rank, map_ranks, rank_coupling
 from dcodp.importance.scoring import evidence_for, group_scores, score
 from dcodp.importance.slimming import prunable_scales, sparsity_penalty
 from dcodp.importance.thinet import (
     thinet_order,
     thinet_order_from_gram,
-    thinet_scales,
     thinet_scales_from_gram,
 )
 from dcodp.importance.weights import batchnorm_scale, fpgm, l1, l2, lamp, random, taylor
@@ -36,11 +35,9 @@ __all__ = [
     "lamp",
     "lasso_path",
     "lasso_scores",
-    "lasso_select",
     "map_ranks",
     "names",
     "nuclear_coupling",
-    "nuclear_coupling_from_gram",
     "prunable_scales",
     "random",
     "rank_coupling",
@@ -50,7 +47,6 @@ __all__ = [
     "taylor",
     "thinet_order",
     "thinet_order_from_gram",
-    "thinet_scales",
     "thinet_scales_from_gram",
     "weights",
 ]

@@ -17,23 +17,6 @@ from dcodp.errors import InputError
 NEAR_ZERO = 1e-9  # relative: a channel that follows an active one this closely (a duplicate) does not join
 
 
-def lasso_select(gram: Tensor, correlation: Tensor, keep: int) -> Tensor:
-    """Indices of the K channels kept: gram [C, C], correlation c [C], both float64 → [K] int64, ascending.
-
-    The first solution with K channels, coming from large λ. Where fewer than K can be told apart (duplicates, zeros),
-    the strongest of the others, by G_ii, fill up.
-    """
-    if not 0 <= keep <= len(gram):
-        raise InputError(f"cannot keep {keep} of {len(gram)} channels; use 0 ≤ keep ≤ {len(gram)}")
-    active: list[int] = []
-    for _, active, _ in lasso_path(gram, correlation):
-        if len(active) >= keep:
-            break
-    strongest = gram.diagonal().sort(descending=True, stable=True).indices.tolist()
-    filled = active[:keep] + [channel for channel in strongest if channel not in active]
-    return torch.tensor(sorted(filled[:keep]), dtype=torch.int64, device=gram.device)
-
-
 def lasso_scores(gram: Tensor, correlation: Tensor) -> Tensor:
     """One score per channel [C] float64: the λ at which it last joined the path; 0 for one that never stays."""
     scores = torch.zeros_like(correlation)

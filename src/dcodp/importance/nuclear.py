@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from dcodp.calibration.inner_products import blocks, check_gram, gram_of_rows, refuse_unbounded, rows_of
+from dcodp.calibration.inner_products import blocks, gram_of_rows, refuse_unbounded, rows_of
 
 STEP = 0.3  # of the trapezoid rule in u, see `quadrature`; the error falls like e^(−π²/STEP)
 TAIL = (
@@ -40,16 +40,6 @@ def nuclear_coupling(maps: Tensor) -> Tensor:
     Raises InputError where the maps are not four-dimensional floats, are empty, or hold NaN or infinite values.
     """
     return torch.cat([_couple_images(rows) for rows in blocks(maps)])
-
-
-def nuclear_coupling_from_gram(gram: Tensor) -> Tensor:
-    """CP of every channel from G = A Aᵀ alone: symmetric positive semi-definite [..., C, C] float64 → [..., C] float64.
-
-    For a mean of Gram matrices over images, A is the images' maps side by side (over √images). The error is up to
-    1e-7 of the largest singular value, because G carries the squares; `nuclear_coupling` has the maps and is exact.
-    """
-    check_gram(gram)
-    return coupling_of_spectrum(*_spectrum_of_gram(gram.reshape(-1, *gram.shape[-2:]))).reshape(gram.shape[:-1])
 
 
 def direct_nuclear_coupling(maps: Tensor) -> Tensor:

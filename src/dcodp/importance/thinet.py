@@ -34,16 +34,11 @@ def thinet_order_from_gram(gram: Tensor) -> Tensor:
     return torch.tensor(order, device=gram.device)
 
 
-def thinet_scales(contributions: Tensor, kept: Tensor) -> Tensor:
-    """w = argmin ‖Y − X_S w‖₂ with Y the row sums: contributions [N, C], kept indices S [K] → [K] float64.
-
-    The next layer's weights on the kept channels are multiplied by w, in the order of `kept`.
-    """
-    return thinet_scales_from_gram(contribution_gram(contributions), kept)
-
-
 def thinet_scales_from_gram(gram: Tensor, kept: Tensor) -> Tensor:
-    """`thinet_scales` from G = Xᵀ X [C, C] float64: the solution nearest to 1 where the kept channels are dependent.
+    """w = argmin ‖Y − X_S w‖₂ with Y the row sums: G = Xᵀ X [C, C] float64, kept indices S [K] → [K] float64.
+
+    The next layer's weights on the kept channels are multiplied by w, in the order of `kept`; the solution is the one
+    nearest to 1 where the kept channels are dependent.
 
     With removed channels P, Y − X_S w = X_P 1 − X_S (w − 1), so w = 1 + G_SS⁺ G_SP 1.
     """

@@ -17,7 +17,6 @@ from dcodp.data.types import Batch
 from dcodp.detectors.base import Detector
 from dcodp.detectors.registry import build
 from dcodp.evaluation.measuring import fitness
-from dcodp.identity import dense_key
 from dcodp.importance.slimming import prunable_scales, sparsity_penalty
 from dcodp.pipeline.cell import Cell, locked
 from dcodp.records import append_metrics
@@ -35,7 +34,7 @@ def dense_detector(cell: Cell) -> Detector:
         log.warning("%s", note)
     cell.record.notes = list(dict.fromkeys([*cell.record.notes, *notes]))
     detector.network.to(cell.device)
-    folder = cell.cache / "dense" / dense_key(config)
+    folder = cell.dense_folder
     with locked(folder):
         fitted(cell, detector, folder, config.train, "train")
     return detector

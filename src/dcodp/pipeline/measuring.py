@@ -10,7 +10,6 @@ from dcodp.config import to_dict
 from dcodp.detectors.base import Detector
 from dcodp.evaluation.measuring import Predictions, evaluate, load_predictions, predict, save_predictions
 from dcodp.files import digest, read_json, write_atomically
-from dcodp.identity import dense_key
 from dcodp.pipeline.cell import Cell, locked
 
 
@@ -18,7 +17,7 @@ def dense_evaluation(cell: Cell, detector: Detector) -> tuple[dict[str, Any], Pr
     """The dense detector's figures, measured once for all cells that share it."""
     config = cell.config
     name = digest([to_dict(config.evaluation), str(cell.device), config.threads])
-    folder = cell.cache / "dense" / dense_key(config)
+    folder = cell.dense_folder
     with locked(folder):
         return _evaluation(cell, detector, folder / f"evaluation-{name}.json", folder / f"predictions-{name}.npz")
 

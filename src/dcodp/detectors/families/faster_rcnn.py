@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -49,35 +47,6 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
     network = make_network(model, classes, BUILDERS, frozen=("resnet50_fpn", "mobilenet_v3_large_fpn", "tiny_test"))
     notes = load_all(network, model, classes, ROWS)
     return FasterRCNNDetector(model.name, network, classes), notes
-
-
-@torch.no_grad()
-def raw_outputs(network: nn.Module, *inputs: Any) -> dict[str, list[Tensor]]:
-    """What the heads say before any proposal or detection is dropped, for comparing two networks.
-
-    "objectness" and "proposals" [B, A or 4A, H, W] per level, "classes" [R, C + 1] and "boxes" [R, 4 (C + 1)] of the
-    R proposals of all images.
-    """
-    seen: dict[str, list[Tensor]] = {}
-
-    def keep(*names: str) -> Any:
-        def hook(module: nn.Module, args: Any, outputs: Any) -> None:
-            for name, output in zip(names, outputs, strict=True):
-                seen[name] = list(output) if isinstance(output, list | tuple) else [output]
-
-        return hook
-
-    heads: Any = network
-    handles = [
-        heads.rpn.head.register_forward_hook(keep("objectness", "proposals")),
-        heads.roi_heads.box_predictor.register_forward_hook(keep("classes", "boxes")),
-    ]
-    try:
-        network(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
 
 
 def _torchvision(name: str) -> Any:
