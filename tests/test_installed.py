@@ -14,6 +14,7 @@ from dcodp.records import load_records
 ROOT = Path(__file__).resolve().parents[1]
 BUILT_FROM = ("src", "conf", "experiments", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 README = (ROOT / "README.md").read_text()
+FEW = ("dataset.generate_train=4", "dataset.generate_val=4")
 PROLOGUE = """
 import torch, torchvision
 model, dense_architecture = torchvision.models.resnet18().eval(), torchvision.models.resnet18()
@@ -86,7 +87,7 @@ def test_with_the_suite_everything_runs_in_an_empty_folder(installed, tmp_path):
     sweep = ("schedule=smoke", "device=cpu", "ratio=0.3,0.4", "launcher=joblib")
     assert "40 %" in dcodp("dcodp", "run", "-m", *sweep)  # in processes that import the job by its name
     assert [record.status for record in load_records(here / "results")] == ["done"] * 3
-    assert "every image and annotation is whole" in dcodp("dcodp", "data", "check", "shapes", "dataset.generate_val=4")
+    assert "every image and annotation is whole" in dcodp("dcodp", "data", "check", "shapes", *FEW)
     assert "importance: chip, dcodp" in dcodp("dcodp", "run", "--help")
 
 
