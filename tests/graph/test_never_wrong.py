@@ -148,8 +148,6 @@ class MultiHead(nn.Module):
     [
         MultiHead(),
         Net(lambda m, x: m.out(F.layer_norm(m.a(x).movedim(1, -1), (8,))), a=conv(3, 8), out=nn.Linear(8, 2)),
-        Net(lambda m, x: m.out(F.unfold(m.a(x), 3, padding=1).transpose(1, 2)), a=conv(3, 8), out=nn.Linear(72, 2)),
-        Net(lambda m, x: m.out(torch.fft.fft2(m.a(x)).real), a=conv(3, 8), out=conv(8, 2)),
         Net(lambda m, x: m.out(m.a(x)) + sum(m.a(x)[:, i : i + 1] for i in range(8)), a=conv(3, 8), out=conv(8, 2)),
         Net(lambda m, x: m.out(m.a(x)) * m.a(x).abs().max().item(), a=conv(3, 8), out=conv(8, 2)),
         Net(lambda m, x: m.out(m.a(x).view(2, 4, 2, 8, 8).amax(2)), a=conv(3, 8), out=conv(4, 2)),

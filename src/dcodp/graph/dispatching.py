@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dcodp.graph.labels import put_labels, tensors_in
+from dcodp.graph.labels import copy_labels, put_labels, tensors_in
 from dcodp.graph.recording import Recorder
 from dcodp.graph.rules import LAYER_RULES, rule_for
+
+RESHAPED_IN_PLACE = {f"aten::{name}_" for name in ("t", "transpose", "squeeze", "unsqueeze", "as_strided", "swapaxes")}
+
+
+def _with_its_shape(tensor: Tensor) -> Tensor:
+    """The same memory and labels in the shape that the tensor has now."""
+    before = tensor.detach()
+    copy_labels(tensor, before)
+    return before
+
+
+def _out_of_place(func: Any) -> Any:
+    packet = getattr(torch.ops.aten, func._schema.name.removeprefix("aten::").removesuffix("_"))
+    name = func._overloadname or "default"
+    return getattr(packet, name if name in packet.overloads() else "int")  # transpose_ and transpose.int
 
 
 class LabelMode(TorchDispatchMode):
@@ -21,20 +38,28 @@ class LabelMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        before = None
+        if func._schema.name in RESHAPED_IN_PLACE:
+            before, self.recorder.strides_before = _with_its_shape(args[0]), args[0].stride()
         out = func(*args, **kwargs)
         inputs, outputs = tensors_in((args, kwargs)), tensors_in(out)
         if not inputs:
             return out
         self.recorder.used.update(self.recorder.owner[id(t)] for t in inputs if id(t) in self.recorder.owner)
         self._forget_zeros(inputs)
-        rule = rule_for(func)
+        rule = rule_for(_out_of_place(func) if before is not None else func)
         try:
+            if before is not None and func._schema.name != "aten::as_strided_":
+                func, args = _out_of_place(func), (before, *args[1:])
             rule(self.recorder, func, args, kwargs, out)
         except Exception as error:  # whatever a rule did not foresee: nothing that it touched may be removed
             problem = f"{func} was used in a way that is not understood: {type(error).__name__}: {error}"
             self.recorder.fix_all((args, kwargs, out), problem)
             for tensor in outputs:
                 put_labels(tensor, [None] * tensor.dim())
+        finally:
+            self.recorder.strides_before = None
+        self.recorder.seen += map(weakref.ref, outputs)
         self._follow_writes(func, outputs)
         self._record(rule, inputs, outputs)
         return out

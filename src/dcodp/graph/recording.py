@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from dcodp.graph.cost import Dimension, Spent
-from dcodp.graph.labels import Labels, labels_of, put_labels, tensors_in
+from dcodp.graph.labels import Labels, forget, labels_of, put_labels, tensors_in
 from dcodp.graph.layers import OperationGraph
-from dcodp.graph.modules import Following, is_opaque, suggest
-from dcodp.graph.sizes import SizeRule, TracedInt, Uses, origin_of, plain
+from dcodp.graph.modules import Following, is_library_module, is_opaque, suggest
+from dcodp.graph.sizes import DECIDES, FromDimension, SizeRule, TracedInt, Uses, origin_of, plain
 
 
 class Recorder:
@@ -23,6 +24,7 @@ class Recorder:
         self.followings: list[Following] = []  # attributes that follow a tensor dimension
         self.operations = OperationGraph()
         self.hint: list[Any] | None = None  # the sizes of the view under way, as the model wrote them
+        self.strides_before: tuple[int, ...] | None = None  # of the tensor that an operation rewrites in place
         self.groups: Any = None  # the number of groups of the call under way, as the model wrote it
         self.sizes_seen = False  # whether the function under way has its sizes checked by calls/
         self.modules: list[str] = [""]  # the modules whose forward is running, innermost last
@@ -33,6 +35,7 @@ class Recorder:
         self.counting = True  # whether contractions count into the cost
         self.spent: list[Spent] = []
         self.notes: list[str] = []
+        self.seen: list[weakref.ref[Tensor]] = []  # tensors that carry labels
         self.written: set[int] = set()  # storages that an in-place operation may have filled with non-zeros
         self._label_parameters(model)
 
@@ -48,6 +51,19 @@ class Recorder:
                 tensor._dcodp_module = module  # type: ignore[attr-defined]
                 if is_opaque(module):
                     self.fix_all(tensor, f"{type(module).__name__} keeps the sizes of its parameters")
+
+    def finish(self) -> None:
+        """Numbers that decided something become rules, and whatever outlives the trace forgets what it learned."""
+        self.uses.over = True
+        for origin, size, where in self.uses.fixed:
+            if isinstance(origin, FromDimension):
+                self.labels.fix(origin.labels, f"{DECIDES} ({where})")
+            else:
+                self.rules.append(SizeRule(origin, None, size, where, value=True))
+        for reference in self.seen:
+            tensor = reference()
+            if tensor is not None and id(tensor) not in self.owner:
+                forget(tensor)
 
     # --- what rules ask for ---
 
@@ -120,18 +136,17 @@ class Recorder:
             self.used.add(name)
             alias._dcodp_weight = name  # type: ignore[attr-defined]
 
-    def _module_of(self, tensor: Tensor) -> tuple[str, nn.Module | None]:
-        name = self.owner.get(id(tensor), "").rpartition(".")[0]
-        return name, self.named_modules.get(name)
-
-    def owns_groups(self, weight: Tensor) -> bool:
-        """Whether the weight belongs to a module whose number of groups we can lower."""
-        return hasattr(self._module_of(weight)[1], "groups") or hasattr(self._module_of(weight)[1], "num_groups")
-
-    def follow_groups(self, weight: Tensor, labels: np.ndarray) -> None:
-        """labels [groups]: one per group of a grouped convolution or group normalisation."""
-        name, module = self._module_of(weight)
-        self.followings.append(Following(name, "groups" if hasattr(module, "groups") else "num_groups", labels))
+    def follow_groups(self, labels: np.ndarray) -> bool:
+        """labels [groups]: one per group of the convolution or group norm under way. False if its number stays."""
+        if type(self.groups) is TracedInt:
+            self.require(self.groups, labels, len(labels))
+            return True
+        running = self.named_modules.get(self.modules[-1])
+        attribute = next((a for a in ("groups", "num_groups") if hasattr(running, a)), None)
+        if attribute is None or not is_library_module(running):  # type: ignore[arg-type]
+            return False  # a number that is written out in the model's code
+        self.followings.append(Following(self.modules[-1], attribute, labels))
+        return True
 
     def suggest_pieces(self, pieces: list[np.ndarray | None]) -> None:
         """An attribute of the running module that equals the size of a piece probably means it (`self.c`)."""

@@ -19,6 +19,8 @@ import torch
 
 from dcodp.graph.lookups import looks_up
 
+DECIDES = "a number of channels decides something"  # the reason why it must stay
+
 AttributeKey = tuple[str, str, int | None]  # module, attribute, position in a list or tuple
 
 

@@ -11,6 +11,7 @@ from dcodp.graph.labels import Components, Labels
 from dcodp.graph.linear import Evaluator, Linear, dimension_form
 from dcodp.graph.sizes import (
     ARITHMETIC,
+    DECIDES,
     Arithmetic,
     AttributeKey,
     FromAttribute,
@@ -130,7 +131,7 @@ class Solution:
             labels.tie(one, other, f"sized by a dimension that cannot shrink ({rule.where})")
         if apart:
             return
-        what = "a number of channels decides something" if rule.value else "a size in the model's code cannot follow"
+        what = DECIDES if rule.value else "a size in the model's code cannot follow"
         for component in self._involved(rule):
             one_label = np.flatnonzero(self.components.of == component)[:1]
             labels.fix(one_label, f"{what} ({rule.where})")

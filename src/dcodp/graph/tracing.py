@@ -17,7 +17,6 @@ from dcodp.graph.coupling import CouplingGraph
 from dcodp.graph.dispatching import LabelMode
 from dcodp.graph.modules import follow_module_sizes, is_library_module, trace_attributes
 from dcodp.graph.recording import Recorder
-from dcodp.graph.sizes import SizeRule
 from dcodp.graph.solving import solve
 
 Outputs = Callable[[Any], Any]
@@ -49,8 +48,8 @@ def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None,
             raise InputError("no tensors were found in the model's result; give outputs=, a function that returns them")
         recorder.fix_all(kept, "an output of the model")
         _trace_training(twin, recorder, args, kwargs, everything=outputs is None)
-    values = [SizeRule(origin, None, size, where) for origin, size, where in recorder.uses.fixed]
-    components, attributes = solve(recorder.rules + values, recorder.labels, dense)
+    recorder.finish()
+    components, attributes = solve(recorder.rules, recorder.labels, dense)
     recorder.followings += follow_module_sizes(recorder.named_modules)
     return build_graph(model, recorder, components, attributes)
 

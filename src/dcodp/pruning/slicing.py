@@ -22,9 +22,12 @@ def prune(model: nn.Module, plan: PrunePlan) -> nn.Module:
     small.zero_grad(set_to_none=True)
     modules = dict(small.named_modules(remove_duplicate=False))
     replaced: dict[int, Tensor] = {}
+    done: set[tuple[int, str]] = set()  # a module may have several names
     for name, dims in plan.keep.items():
         owner, _, key = name.rpartition(".")
-        _replace(modules[owner], key, dims, replaced)
+        if (id(modules[owner]), key) not in done:
+            done.add((id(modules[owner]), key))
+            _replace(modules[owner], key, dims, replaced)
     for name, values in plan.attributes.items():
         for key, value in values.items():
             setattr(modules[name], key, _new_value(getattr(modules[name], key), value))

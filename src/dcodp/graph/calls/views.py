@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -113,5 +114,6 @@ def _made(recorder: Recorder, sizes: list[Any], out: Tensor) -> None:
     if any(counts):
         axes = [recorder.labels.fresh(plain(s)) if c else None for s, c in zip(sizes, counts, strict=True)]
         put_labels(out, axes)
+        recorder.seen.append(weakref.ref(out))
         for size, labels in zip(sizes, axes, strict=True):
             recorder.require(size, labels, plain(size))

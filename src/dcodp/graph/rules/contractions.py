@@ -27,19 +27,27 @@ def deformable_convolution(
         recorder.fix_all(extra, "offsets of a deformable convolution")
     if offset_groups > 1:
         recorder.fix(labels_of(x)[1], "offset groups of a deformable convolution")
-    _convolve(recorder, x, weight, bias, False, groups, out)
+    _convolve(recorder, x, weight, bias, False, groups, out, following=True)  # torchvision counts them in the weight
 
 
 def _convolve(
-    recorder: Recorder, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, groups: int, out: Tensor
+    recorder: Recorder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    transposed: bool,
+    groups: int,
+    out: Tensor,
+    following: bool = False,
 ) -> None:
+    """`following`: the number of groups is found from the weight at each call."""
     w = labels_of(weight)
     inner, outer = (w[0], w[1]) if transposed else (w[1], w[0])
     if x.dim() == weight.dim() - 1:  # an image without a batch dimension
         recorder.fix_all((x, weight, bias), "a convolution without a batch dimension")
         return
     if groups > 1:
-        outer = _grouped(recorder, labels_of(x)[1], weight, transposed, groups)
+        outer = _grouped(recorder, x, weight, transposed, groups, following)
     else:
         recorder.contract(x, labels_of(x)[1], weight, inner)
     recorder.fix_dims(weight, range(2, weight.dim()), "kernel positions")
@@ -53,22 +61,24 @@ def _convolve(
 
 
 def _grouped(
-    recorder: Recorder, inputs: np.ndarray | None, weight: Tensor, transposed: bool, groups: int
+    recorder: Recorder, x: Tensor, weight: Tensor, transposed: bool, groups: int, following: bool
 ) -> np.ndarray | None:
     """Grouped and depthwise convolution: a group of the convolution goes as a whole, `groups` shrinks with it."""
-    w = labels_of(weight)
+    inputs, w = labels_of(x)[1], labels_of(weight)
+    blocks = None if inputs is None else inputs.reshape(groups, -1)
+    if blocks is not None and not transposed and (blocks == blocks[0]).all() and w[1] is not None:
+        recorder.contract(x, blocks[0], weight, w[1])  # a group for each image: the same channels in all of them
+        return w[0]
     recorder.fix(w[1], "channels inside a group of a convolution")
-    if inputs is None or w[0] is None or not recorder.owns_groups(weight):
+    if blocks is None or w[0] is None or not (following or recorder.follow_groups(blocks[:, 0])):
         reason = "grouped convolution of fixed channels" if inputs is None else "a fixed number of groups"
         recorder.fix(inputs, reason)
         recorder.fix(w[0], reason)
         return None
-    blocks = inputs.reshape(groups, -1)
     own = w[0].reshape(groups, -1)
     for members in (blocks[:, 1:], own):
         for column in members.T:
             recorder.tie(blocks[:, 0], column)
-    recorder.follow_groups(weight, blocks[:, 0])
     return np.repeat(blocks[:, 0], weight.size(1)) if transposed else w[0]
 
 
@@ -91,6 +101,8 @@ def matmul(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[st
     axes = [*batch, *([a[-2]] if left.dim() > 1 else []), *([b[-1]] if right.dim() > 1 else [])]
     recorder.spend(*_sized(left), *(_sized(right)[-1:] if right.dim() > 1 else ()))
     zero = all(is_zero(t) for t, d in ((left, -2), (right, -1)) if t.dim() > 1 and labels_of(t)[d] is not None)
+    if batch and batch[0] is not None:
+        zero = zero and (is_zero(left) or is_zero(right))
     if bias is not None:
         zero = zero and is_zero(bias)
         result(out, axes)
@@ -111,6 +123,11 @@ def attention(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict
         recorder.meet(q[dim], v[dim])
     for tensor, dim in ((query, -2), (key, -2), (value, -2)):
         recorder.fix(labels_of(tensor)[dim], "positions of an attention")
+    for mask in tensors_in((args[3:], kwargs)):
+        recorder.fix_dims(mask, range(max(mask.dim() - 2, 0), mask.dim()), "positions of an attention")
+        for back in range(-min(mask.dim(), query.dim()), -2):
+            if mask.size(back) > 1:
+                recorder.meet(q[back], labels_of(mask)[back])
     recorder.spend(*_sized(query), _sized(key)[-2])
     recorder.spend(*_sized(query)[:-1], *_sized(value)[-2:])
     first = tensors_in(out)[0]

@@ -20,6 +20,8 @@ from dcodp.graph.labels import (
 )
 from dcodp.graph.recording import Recorder
 
+CUTS = {f"aten::{n}" for n in ("slice", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes")}
+
 
 def same(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
     """Copies and aliases: every coordinate stays where it is."""
@@ -63,7 +65,7 @@ def _runs(recorder: Recorder, x: Tensor, out: Tensor) -> list[tuple[range, range
 def move(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Run the same operation on the labels and read off where each coordinate went."""
     x = args[0]
-    if not recorder.sizes_seen and func._schema.name in ("aten::slice", "aten::split", "aten::split_with_sizes"):
+    if not recorder.sizes_seen and func._schema.name in CUTS:
         whole = [tensors_in(out)[0].size(d) == x.size(d) for d in range(x.dim())]
         recorder.fix_dims(x, [d for d, kept in enumerate(whole) if not kept], "cut at a size that was not observed")
     carry(recorder, func, args, kwargs, out, [d for d, a in enumerate(labels_of(x)) if a is not None])
@@ -121,3 +123,49 @@ def _collapse(recorder: Recorder, moved: Tensor, dim: int) -> Tensor:
     first = moved.narrow(dim, 0, 1)
     recorder.tie(first.expand_as(moved).flatten().numpy(), moved.flatten().numpy())
     return first
+
+
+def strided(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    """as_strided where it only rewrites strides that mean nothing (memory formats); else places cannot be told."""
+    x, size, stride = args[:3]
+    offset = args[3] if len(args) > 3 else kwargs.get("storage_offset")
+    before = recorder.strides_before or x.stride()
+    same_places = list(size) == list(x.shape) and offset in (None, x.storage_offset())
+    if same_places and all(n <= 1 or a == b for n, a, b in zip(size, stride, before, strict=True)):
+        result(out, labels_of(x), is_zero(x))
+        return
+    recorder.fix_dims(x, range(x.dim()), "as_strided addresses memory by number")
+    result(out, [None] * out.dim())
+
+
+def as_complex(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    x = args[0]
+    recorder.fix(labels_of(x)[-1], "real and imaginary parts")
+    result(out, labels_of(x)[:-1], is_zero(x))
+
+
+def as_real(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    result(out, [*labels_of(args[0]), None], is_zero(args[0]))
+
+
+def patches(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    """im2col: [N, C, H, W] → [N, C·k², L]: each channel becomes as many as there are kernel positions."""
+    x = args[0]
+    axes = labels_of(x)
+    recorder.fix_dims(x, (-2, -1), "positions")
+    channel = None if axes[-3] is None else np.repeat(axes[-3], out.size(-2) // x.size(-3))
+    result(out, [*axes[:-3], channel, None], is_zero(x))
+
+
+def from_patches(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    """col2im: [N, C·k², L] → [N, C, H, W]: the k² rows of one channel go together."""
+    x = args[0]
+    axes = labels_of(x)
+    recorder.fix(axes[-1], "positions")
+    channel = axes[-2]
+    if channel is not None:
+        blocks = channel.reshape(out.size(-3), -1)
+        for column in blocks.T[1:]:
+            recorder.tie(blocks[:, 0], column)
+        channel = blocks[:, 0]
+    result(out, [*axes[:-2], channel, None, None], is_zero(x))

@@ -46,4 +46,5 @@ def pad(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
                 recorder.fix(labels, "channels cut off by a fixed number")
             kept = labels[max(0, -before) : len(labels) - max(0, -after)]
             axes[dim] = np.pad(kept, (max(0, before), max(0, after)), constant_values=FIXED)
-    result(out, axes)
+    value = args[2] if len(args) > 2 else kwargs.get("value", 0)
+    result(out, axes, is_zero(x) and not value)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from dcodp.graph.recording import Recorder
-from dcodp.graph.rules.arithmetic import fresh, like, pointwise
+from dcodp.graph.rules.arithmetic import fresh, like, loss, pointwise, triangular
 from dcodp.graph.rules.contractions import attention, convolution, deformable_convolution, matmul
 from dcodp.graph.rules.indexing import embedding, gather, index, index_put, pick
 from dcodp.graph.rules.joining import cat, channel_shuffle, gated, pixel_shuffle, pixel_unshuffle, stack
-from dcodp.graph.rules.movement import move, same, view
-from dcodp.graph.rules.normalisation import batch_norm, group_norm, layer_norm
+from dcodp.graph.rules.movement import as_complex, as_real, from_patches, move, patches, same, strided, view
+from dcodp.graph.rules.normalisation import batch_norm, group_norm, layer_norm, weight_norm
 from dcodp.graph.rules.reductions import along, reduction
 from dcodp.graph.rules.spatial import pad, regions, spatial
 
@@ -28,15 +28,16 @@ def unknown(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
 def _table() -> dict[str, Rule]:
     groups: dict[Rule, str] = {
         convolution: "convolution _convolution convolution_overrideable cudnn_convolution mkldnn_convolution",
-        matmul: "mm bmm addmm baddbmm mv dot",
+        matmul: "mm bmm addmm baddbmm mv dot vdot addmv addmm_ baddbmm_ addmv_",
         batch_norm: "native_batch_norm _native_batch_norm_legit_no_training _native_batch_norm_legit cudnn_batch_norm "
         "miopen_batch_norm _batch_norm_with_update _batch_norm_no_update",
         group_norm: "native_group_norm",
         layer_norm: "native_layer_norm _fused_rms_norm rms_norm",
+        weight_norm: "_weight_norm_interface",
         reduction: "sum mean amax amin max min prod std var std_mean var_mean norm linalg_vector_norm all any argmax "
-        "argmin logsumexp median nanmedian std_mean aminmax",
+        "argmin logsumexp median nanmedian aminmax nansum count_nonzero",
         along: "_softmax _log_softmax softmax log_softmax sort argsort topk cumsum cumprod _safe_softmax logcumsumexp "
-        "cummax cummin kthvalue mode",
+        "cummax cummin kthvalue mode _masked_softmax cumsum_ cumprod_ _fft_r2c _fft_c2r _fft_c2c",
         attention: "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
         "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
         "_scaled_dot_product_fused_attention_overrideable",
@@ -44,13 +45,17 @@ def _table() -> dict[str, Rule]:
         "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_max_pool2d adaptive_max_pool3d "
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d upsample_bilinear2d "
         "upsample_bicubic2d upsample_linear1d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
-        "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d max_pool2d",
+        "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d max_pool2d "
+        "reflection_pad3d replication_pad3d _upsample_nearest_exact1d _upsample_nearest_exact3d _upsample_lanczos2d_aa "
+        "adaptive_avg_pool2d adaptive_avg_pool3d",
         pad: "constant_pad_nd",
-        same: "detach alias clone contiguous _to_copy lift_fresh lift",
+        same: "detach alias clone contiguous _to_copy lift_fresh lift detach_ detach_copy alias_copy lift_fresh_copy "
+        "_lazy_clone _pin_memory",
         view: "view _unsafe_view reshape _reshape_alias view_copy",
         move: "permute transpose t squeeze unsqueeze expand slice split split_with_sizes repeat flip unfold diagonal "
-        "swapaxes numpy_T",
-        pick: "select unbind index_select roll",
+        "swapaxes numpy_T unsafe_split unsafe_split_with_sizes permute_copy transpose_copy t_copy squeeze_copy "
+        "unsqueeze_copy expand_copy",
+        pick: "select unbind index_select roll rot90",
         gather: "gather",
         index: "index _unsafe_index",
         index_put: "index_put index_put_",
@@ -64,12 +69,23 @@ def _table() -> dict[str, Rule]:
         like: "zeros_like ones_like empty_like full_like rand_like randn_like bernoulli bernoulli_ uniform_ normal_ "
         "exponential_ random_",
         fresh: "new_zeros new_ones new_empty new_full new_empty_strided",
-        pointwise: "copy_ fill_ zero_ copy hardswish_ floor_divide floor_divide_ native_dropout _prelu_kernel",
+        pointwise: "copy_ fill_ zero_ copy fill zero hardswish hardswish_ floor_divide floor_divide_ native_dropout "
+        "_prelu_kernel _add_relu _add_relu_ abs_ complex copysign_ eq_ ge_ gelu_ gt_ heaviside_ le_ lt_ mish_ ne_ "
+        "polar rrelu_with_noise rrelu_with_noise_ rsub threshold_ xlogy_ _conj _neg_view masked_fill_ gcd_ lcm_",
+        triangular: "tril triu tril_ triu_",
+        loss: "mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy "
+        "binary_cross_entropy_with_logits",
+        strided: "as_strided as_strided_",
+        as_complex: "view_as_complex",
+        as_real: "view_as_real",
+        patches: "im2col",
+        from_patches: "col2im",
     }
     table = {f"aten::{name}": rule for rule, names in groups.items() for name in names.split()}
     return {
         **table,
         "aten::grid_sampler_2d": regions,
+        "aten::grid_sampler_3d": regions,
         "torchvision::roi_align": regions,
         "torchvision::roi_pool": regions,
         "torchvision::deform_conv2d": deformable_convolution,
