@@ -5,9 +5,9 @@ import io
 
 import pytest
 
+from dcodp.report.formats import csv_text, latex, markdown
 from dcodp.report.layouts import COLUMNS, Column, TableLayout
 from dcodp.report.query import measurements
-from dcodp.report.render import csv_text, latex, markdown
 from dcodp.report.tables import build_table, default_tables
 
 WHERE = {

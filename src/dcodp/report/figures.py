@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from dcodp.records import write_atomically
-from dcodp.report.annotate import Point, annotate
 from dcodp.report.layouts import COLUMNS, FOUND, FigureLayout, label
 from dcodp.report.notes import data_name, schedules
+from dcodp.report.point_names import Point, write_names
 from dcodp.report.query import METHOD, Measurement, class_names, measure, select, setting_notes
 
 # Okabe and Ito's colours, safe for colour-blind readers (yellow left out: too pale on white)
@@ -163,7 +163,7 @@ def draw_pareto(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     axis.set(xlabel="FLOPs (G)", ylabel=f"{COLUMNS[layout.metrics[0]].label} × 100")
     axis.margins(x=0.12, y=0.12)
     _key(axis, len(lines))
-    annotate(_titled(figure, layout, lines), axis, points)
+    write_names(_titled(figure, layout, lines), axis, points)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Layout + rows of measurements → a table with its footnotes and its missing cells. Text is made in render.py."""
+"""Layout + rows of measurements → a table with its footnotes and its missing cells. Text is made in formats.py."""
 
 from __future__ import annotations
 

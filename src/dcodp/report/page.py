@@ -13,9 +13,9 @@ from typing import Any
 from dcodp.records import Record
 from dcodp.report.claims import BY_NAME, CLAIMS, FAILS, HOLDS, Verdict
 from dcodp.report.coupling import Coupling, Group
+from dcodp.report.formats import cell_text
 from dcodp.report.layouts import COLUMNS, LABELS, FigureLayout, label
 from dcodp.report.query import budget_name, identity
-from dcodp.report.render import cell_text
 from dcodp.report.style import CSS
 from dcodp.report.tables import Row, Table
 
@@ -49,7 +49,7 @@ class Page:
     couplings: Sequence[Coupling] = ()
 
 
-def page_html(page: Page) -> str:
+def render_page(page: Page) -> str:
     sections = {
         "measured": ("Measured", "".join(_table(table, page) for table in page.measured) or "<p>Nothing yet.</p>"),
         "claims": ("The paper's claims", _claims(page.verdicts)),

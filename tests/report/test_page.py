@@ -11,8 +11,8 @@ from PIL import Image
 from dcodp.errors import InputError
 from dcodp.records import run_folder, write_record
 from dcodp.report import build
-from dcodp.report.html import DrawnFigure
 from dcodp.report.layouts import FigureLayout
+from dcodp.report.page import DrawnFigure
 from dcodp.report.style import CSS
 
 VOID = {"meta", "img", "br"}
