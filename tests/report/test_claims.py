@@ -2,19 +2,20 @@
 
 import pytest
 
-from dcodp.report.claims import BY_NAME, CLAIMS, FAILS, HOLDS, NOT_MEASURED, judge, judge_one
-from dcodp.report.comparisons import BASELINES
+from dcodp.report.claims import FAILS, HOLDS, NOT_MEASURED, all_claims, judge, judge_one
 from dcodp.report.query import measurements
+
+BASELINES = ("slimming", "thinet", "hrank")
 
 
 def verdict(name, records, dataset="voc2007"):
     frame = measurements(records)
-    return judge_one(BY_NAME[name], frame.loc[frame["dataset"] == dataset], dataset)
+    return judge_one(all_claims()[name], frame.loc[frame["dataset"] == dataset], dataset)
 
 
 def test_nothing_measured_nothing_claimed():
     verdicts = judge(measurements([]))
-    assert len(verdicts) == 3 * len(CLAIMS)
+    assert len(verdicts) == 3 * len(all_claims())
     assert {v.verdict for v in verdicts} == {NOT_MEASURED}
 
 

@@ -229,3 +229,17 @@ def test_a_criterion_with_a_dense_net_of_its_own_stands_in_the_same_table_and_so
         "| Slimming | 30.0 |",
         "| DCODP | 38.0 |",
     ]
+
+
+def test_nets_from_dense_nets_that_were_trained_otherwise_do_not_share_a_cell(cell):
+    sparse = cell(aps=(0.36, 0, 0.3), run_id="sparse")
+    sparse.config["train"]["sparsity"] = 1e-4
+    built = build_table(LAYOUT, measurements([cell(), sparse]))
+    values = {row.labels: row.cells[0].mean for row in built.rows}
+    assert values["YOLOv8n [train.sparsity=0.0]", "50 %"] == 0.38
+    assert values["YOLOv8n [train.sparsity=0.0001]", "50 %"] == 0.3
+
+
+def test_a_table_of_nothing_is_not_measured(cell):
+    frame = measurements([cell(dataset="coco2017")])
+    assert not build_table(LAYOUT, frame).measured and build_table(LAYOUT, measurements([cell()])).measured

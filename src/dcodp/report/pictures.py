@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from dcodp.errors import InputError
-from dcodp.records import STAGES, write_atomically
-from dcodp.report.layouts import label
+from dcodp.records import write_atomically
+from dcodp.report.labels import label
 
 CELL, GAP, TITLE = 400, 8, 28  # pixels: longest side of one picture, space between, height of the column titles
 # Okabe and Ito's colours; a class keeps its colour over all pictures, and its name stands beside it
@@ -40,19 +40,19 @@ def draw_pictures(
     classes: Sequence[str],
     confidence: float = 0.25,
 ) -> Path:
-    """Writes a grid to `path`: one row per image, one column per stage (STAGES), boxes of at least `confidence`.
+    """Writes a grid to `path`: one row per image, one column per stage, boxes of at least `confidence`.
 
-    `found`: stage → one `Drawn` per image; a stage that is absent or None is shown as missing.
+    `found`: stage → one `Drawn` per image, in the order of the columns; a stage that is None is shown as missing.
     Raises InputError for an image that cannot be read and for lists of unequal length.
     """
     for stage, nets in found.items():
-        if stage not in STAGES or (nets is not None and len(nets) != len(images)):
-            raise InputError(f"{stage}: give one entry per image ({len(images)}) for each of {', '.join(STAGES)}")
+        if nets is not None and len(nets) != len(images):
+            raise InputError(f"{stage}: give one entry per image ({len(images)}), not {len(nets)}")
     if not images:
         raise InputError("no images to draw; set evaluation.pictures to 1 or more")
     rows = [_row(i, image, found, classes, confidence) for i, image in enumerate(images)]
     stream = io.BytesIO()
-    _stack(rows).save(stream, format="PNG", optimize=True)
+    _stack(rows, list(found)).save(stream, format="PNG", optimize=True)
     write_atomically(path, stream.getvalue())
     return path
 
@@ -64,7 +64,7 @@ def _row(
     scale = CELL / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     small = picture.resize(size, Image.Resampling.LANCZOS)
-    nets = [found.get(stage) for stage in STAGES]
+    nets = list(found.values())
     return [_cell(small, scale, None if net is None else net[i], classes, confidence) for net in nets]
 
 
@@ -116,13 +116,13 @@ def _tag(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: 
     draw.text((x + 2, y), text, fill="#000000" if dark else "#FFFFFF", font=font)
 
 
-def _stack(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+def _stack(rows: Sequence[Sequence[Image.Image]], stages: Sequence[str]) -> Image.Image:
     """The grid on white under the names of the stages."""
-    width = max(cell.width for row in rows for cell in row)
-    heights = [row[0].height for row in rows]
-    grid = Image.new("RGB", (len(STAGES) * (width + GAP) + GAP, TITLE + sum(heights) + GAP * len(rows)), "white")
+    width = max((cell.width for row in rows for cell in row), default=1)
+    heights = [max((cell.height for cell in row), default=1) for row in rows]
+    grid = Image.new("RGB", (len(stages) * (width + GAP) + GAP, TITLE + sum(heights) + GAP * len(rows)), "white")
     draw = ImageDraw.Draw(grid)
-    for column, stage in enumerate(STAGES):
+    for column, stage in enumerate(stages):
         x = GAP + column * (width + GAP)
         draw.text((x, 6), label("stage", stage), fill="black", font=ImageFont.load_default(16))
         for i, row in enumerate(rows):
