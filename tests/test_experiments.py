@@ -17,7 +17,7 @@ from dcodp.config import Config, to_dict
 from dcodp.errors import InputError
 from dcodp.identity import dense_key, run_id
 from dcodp.report.layouts import FOUND, TableLayout, load_layouts
-from dcodp.report.query import budget_name, criterion_name
+from dcodp.report.methods import budget_name, method_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -119,8 +119,8 @@ def test_every_table_and_figure_is_filled_by_the_command_it_names(layout):
 
 
 def _fields(c: Config) -> dict:
-    names = {"model": c.model.name, "dataset": c.dataset.name, "importance": criterion_name(to_dict(c))}
-    rest = {key: getattr(c, key) for key in ("interlayer", "compensate", "scope", "ratio")}
+    names = {"model": c.model.name, "dataset": c.dataset.name, "importance": method_of(to_dict(c))["importance"]}
+    rest = {key: getattr(c, key) for key in ("interlayer", "allocation", "repair", "steps", "ratio")}
     budget = {"target": c.target or "", "budget": budget_name(c.target or "", c.ratio)}
     return {**names, **rest, **budget, "aggregate": c.importance.aggregate}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dcodp.records import load_records
+from dcodp.report.formats import markdown
 from dcodp.report.layouts import load_layouts
 from dcodp.report.query import measurements
-from dcodp.report.render import markdown
 from dcodp.report.tables import build_table
 
 ROOT = Path(__file__).resolve().parents[1]

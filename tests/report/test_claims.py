@@ -2,19 +2,20 @@
 
 import pytest
 
-from dcodp.report.claims import BY_NAME, CLAIMS, FAILS, HOLDS, NOT_MEASURED, judge, judge_one
-from dcodp.report.comparisons import BASELINES
+from dcodp.report.claims import FAILS, HOLDS, NOT_MEASURED, all_claims, judge, judge_one
 from dcodp.report.query import measurements
+
+BASELINES = ("slimming", "thinet", "hrank")
 
 
 def verdict(name, records, dataset="voc2007"):
     frame = measurements(records)
-    return judge_one(BY_NAME[name], frame.loc[frame["dataset"] == dataset], dataset)
+    return judge_one(all_claims()[name], frame.loc[frame["dataset"] == dataset], dataset)
 
 
 def test_nothing_measured_nothing_claimed():
     verdicts = judge(measurements([]))
-    assert len(verdicts) == 3 * len(CLAIMS)
+    assert len(verdicts) == 3 * len(all_claims())
     assert {v.verdict for v in verdicts} == {NOT_MEASURED}
 
 
@@ -41,7 +42,7 @@ def test_loss_is_paired_with_the_runs_own_dense_net(cell):
 
 
 def test_other_methods_do_not_count(cell):
-    records = [cell(ratio=0.7, importance="l1"), cell(ratio=0.7, interlayer=False), cell(ratio=0.7, compensate=True)]
+    records = [cell(ratio=0.7, importance="l1"), cell(ratio=0.7, interlayer=False), cell(ratio=0.7, repair={"name": "rescale"})]
     assert verdict("acceptable_at_70", records).verdict == NOT_MEASURED
 
 

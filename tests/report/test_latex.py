@@ -8,9 +8,9 @@ import pytest
 from made_up import ODD, ROOT, full_records
 
 from dcodp.records import load_records
+from dcodp.report.formats import LATEX, latex, latex_escape
 from dcodp.report.layouts import TableLayout, load_layouts
 from dcodp.report.query import measurements
-from dcodp.report.render import LATEX, latex, latex_escape
 from dcodp.report.tables import build_table, default_tables
 
 OWN = r"\\(?:begin|end|[A-Za-z]+|.)"  # a command, or one escaped character

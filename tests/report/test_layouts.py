@@ -6,7 +6,8 @@ import pytest
 
 from dcodp.errors import InputError
 from dcodp.report.claims import check_names
-from dcodp.report.layouts import LABELS, FigureLayout, TableLayout, label, load_layouts
+from dcodp.report.labels import known_values, label
+from dcodp.report.layouts import FigureLayout, TableLayout, load_layouts
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 TABLE = """\
@@ -33,7 +34,7 @@ def test_the_papers_table_1_has_all_classes():
     assert isinstance(table, TableLayout)
     assert sum(column.value.startswith("per_class/") for column in table.columns) == 20
     assert table.rows["ratio"] == (0.2, 0.5, 0.7) and table.dense
-    assert table.where["compensate"] is False and table.where["target"] == ""
+    assert table.where["repair"] == "own" and table.where["target"] == ""
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_unknown_claims_are_named():
 def test_every_name_of_the_configuration_has_a_label(group):
     names = [path.stem for path in (EXPERIMENTS.parent / "conf" / group).glob("*.yaml")]
     labels = {name: label(group, name) for name in names}
-    assert names and set(names) <= set(LABELS[group])
+    assert names and set(names) <= set(known_values(group))
     assert len(set(labels.values())) == len(names) and not any("_" in text for text in labels.values())
 
 

@@ -29,7 +29,7 @@ def test_boxes_lie_where_they_belong(images, tmp_path):
     path = draw_pictures(tmp_path / "out" / "p.png", images, found, ["cat"])
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
-    assert pixels.shape == (TITLE + CELL // 2 + CELL + 2 * GAP, 3 * (CELL + GAP) + GAP, 3)
+    assert pixels.shape == (TITLE + CELL // 2 + CELL + 2 * GAP, 2 * (CELL + GAP) + GAP, 3)
     scale = CELL / 200  # 2: the wide image, first row, first column
     y, x = TITLE + int(80 * scale), GAP + int(125 * scale)
     assert tuple(pixels[y, x]) == (0xE6, 0x9F, 0x00)  # lower edge in the class's colour
@@ -43,12 +43,15 @@ def test_boxes_beyond_the_edge_are_clipped(images, tmp_path):
     draw_pictures(tmp_path / "p.png", images[:1], {"dense": [boxes]}, ["cat"])
 
 
-@pytest.mark.parametrize(
-    "found", [{"dense": [NOTHING]}, {"melted": [NOTHING, NOTHING]}], ids=["too few", "unknown stage"]
-)
-def test_wrong_lists_are_refused(images, tmp_path, found):
+def test_wrong_lists_are_refused(images, tmp_path):
     with pytest.raises(InputError, match="one entry per image"):
-        draw_pictures(tmp_path / "p.png", images, found, ["cat"])
+        draw_pictures(tmp_path / "p.png", images, {"dense": [NOTHING]}, ["cat"])
+
+
+def test_every_stage_has_a_column_also_where_its_net_has_not_looked(images, tmp_path):
+    found = {"dense": [NOTHING, NOTHING], "melted": None, "finetuned": None}
+    with Image.open(draw_pictures(tmp_path / "p.png", images, found, ["cat"])) as image:
+        assert image.width == 3 * (CELL + GAP) + GAP
 
 
 def test_bad_files_and_arrays_are_refused(images, tmp_path):

@@ -1,11 +1,17 @@
 """Records to rows and means."""
 
+import ast
 import math
+from dataclasses import dataclass, field
 
 import pytest
+from made_up import ROOT
 
 from dcodp.errors import InputError
-from dcodp.report.query import Measurement, differences, measure, measurements, select
+from dcodp.records import Record
+from dcodp.report.methods import DEFAULTS, METHOD, method_name, method_of
+from dcodp.report.query import Measurement, differences, measure, measurements, select, setting_notes
+from dcodp.report.tables import default_tables
 
 
 def test_one_row_per_measured_stage(cell):
@@ -106,13 +112,60 @@ def test_records_without_configuration_are_passed_over(cell):
     assert measurements([broken])["model"].tolist() == ["?"] * 3
 
 
-def test_slimming_without_its_sparsity_is_another_method_and_says_so(cell):
-    given, switched_off, untrained = (cell(importance="slimming", run_id=f"run-{k}") for k in range(3))
-    switched_off.config["train"]["sparsity"] = 0.0
+def test_a_dense_net_that_was_not_trained_as_asked_makes_another_method_and_says_so(cell):
+    given, untrained = (cell(importance="slimming", run_id=f"run-{k}") for k in range(2))
     untrained.config["train"]["epochs"] = 0
-    frame = measurements([given, switched_off, untrained])
+    frame = measurements([given, untrained])
     pruned = frame.loc[frame["stage"] == "pruned"]
-    assert list(pruned["importance"]) == ["slimming", "slimming (sparsity 0)", "slimming (sparsity 0)"]
-    assert pruned["setting"].iloc[0] == pruned["setting"].iloc[1]
+    assert list(pruned["importance"]) == ["slimming", "slimming (sparsity 0)"]
     dense = frame.loc[frame["stage"] == "dense"]
-    assert dense["base"].iloc[0] != dense["base"].iloc[1] == measurements([cell()])["base"].iloc[0]
+    assert dense["base_of"].iloc[0]["train.sparsity"] == 1e-4 and dense["base_of"].iloc[1]["train.sparsity"] == 0
+
+
+def test_how_the_dense_net_was_trained_for_a_method_is_no_other_setting_but_another_dense_net(cell):
+    given, switched_off = (cell(importance="slimming", run_id=f"run-{k}") for k in range(2))
+    switched_off.config["train"]["sparsity"] = 0.0
+    frame = measurements([given, switched_off, cell()])
+    assert frame.loc[frame["stage"] == "pruned", "setting"].nunique() == 1
+    dense = frame.loc[frame["stage"] == "dense", "base"].tolist()
+    assert dense[0] != dense[1] == dense[2]
+    rows = frame.loc[frame["stage"] == "pruned"].to_dict("records")
+    assert setting_notes(rows) == [" [train.sparsity=0.0001]", " [train.sparsity=0.0]", ""]
+
+
+@dataclass
+class Listed(Record):
+    """A record whose stages are a list."""
+
+    stages: list = field(default_factory=list)
+
+
+def test_stages_are_those_that_the_record_lists_in_its_order(cell, evaluation):
+    record = cell()
+    names = ("dense", "pruned", "repaired", "pruned", "melted")
+    stages = [{"name": name, **evaluation(0.1 * i, name)} for i, name in enumerate(names)]
+    listed = Listed(record.run_id, "done", record.config, provenance=record.provenance, stages=stages)
+    frame = measurements([listed])
+    assert frame["stage"].tolist() == ["dense", "pruned", "repaired", "melted"]
+    assert frame["map50_95"].tolist() == pytest.approx([0, 0.3, 0.2, 0.4])  # of several steps the last
+    (table,) = default_tables(frame)
+    stages = ["pruned", "repaired", "melted", "fine-tuned"]
+    assert [row.labels for row in table.rows[1:]] == [("dcodp", "50 %", stage) for stage in stages]
+    assert table.missing == ("dcodp, 50 %, fine-tuned",)  # asked for, and still to come
+
+
+def test_a_method_is_read_in_one_place_and_needs_no_entry_anywhere(cell):
+    record = cell(importance="spread", allocation={"name": "by_flops"}, interlayer=False)
+    method = method_of(record.config)
+    assert tuple(method) == tuple(METHOD) and method["importance"] == "spread" and method["allocation"] == "by_flops"
+    assert method_name(method) == "spread, uncoupled, allocation=by_flops"
+    assert method_of({}) == {**DEFAULTS}
+    assert math.isnan(method_of({"target": "flops:0.5", "ratio": 0.5})["ratio"])
+
+
+def test_no_code_of_the_report_names_a_criterion():
+    names = {path.stem for path in (ROOT / "conf" / "importance").glob("*.yaml")}
+    assert "dcodp" in names
+    for path in (ROOT / "src" / "dcodp" / "report").glob("*.py"):
+        constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not names & {value for value in constants if isinstance(value, str)}, path

@@ -5,17 +5,19 @@ import io
 
 import pytest
 
+from dcodp.report.formats import csv_text, latex, markdown
 from dcodp.report.layouts import COLUMNS, Column, TableLayout
 from dcodp.report.query import measurements
-from dcodp.report.render import csv_text, latex, markdown
 from dcodp.report.tables import build_table, default_tables
 
 WHERE = {
     "dataset": "voc2007",
     "importance": "dcodp",
     "interlayer": True,
-    "compensate": False,
-    "scope": "local",
+    "allocation": "uniform",
+    "repair": "own",
+    "recovery": "labels",
+    "steps": 1,
     "target": "",
 }
 LAYOUT = TableLayout(
@@ -121,8 +123,10 @@ def test_columns_of_several_stages(cell):
             "dataset": "voc2007",
             "model": "yolov8n",
             "ratio": 0.5,
-            "compensate": False,
-            "scope": "local",
+            "allocation": "uniform",
+            "repair": "own",
+            "recovery": "labels",
+            "steps": 1,
             "target": "",
         },
         labels={"importance": {"dcodp": "CP"}},
@@ -229,3 +233,17 @@ def test_a_criterion_with_a_dense_net_of_its_own_stands_in_the_same_table_and_so
         "| Slimming | 30.0 |",
         "| DCODP | 38.0 |",
     ]
+
+
+def test_nets_from_dense_nets_that_were_trained_otherwise_do_not_share_a_cell(cell):
+    sparse = cell(aps=(0.36, 0, 0.3), run_id="sparse")
+    sparse.config["train"]["sparsity"] = 1e-4
+    built = build_table(LAYOUT, measurements([cell(), sparse]))
+    values = {row.labels: row.cells[0].mean for row in built.rows}
+    assert values["YOLOv8n [train.sparsity=0.0]", "50 %"] == 0.38
+    assert values["YOLOv8n [train.sparsity=0.0001]", "50 %"] == 0.3
+
+
+def test_a_table_of_nothing_is_not_measured(cell):
+    frame = measurements([cell(dataset="coco2017")])
+    assert not build_table(LAYOUT, frame).measured and build_table(LAYOUT, measurements([cell()])).measured

@@ -12,6 +12,6 @@ Results = Annotated[Path, typer.Option(help="Folder that holds runs/ (paths.resu
 
 def status(results: Results = Path("results")) -> None:
     """List every cell as done, running, failed (with its error), interrupted or missing."""
-    from dcodp.report.progress import cells, print_cells
+    from dcodp.report.cell_status import cells, print_cells
 
     print_cells(cells(results))

@@ -3,6 +3,7 @@
 results/runs/<run_id>/record.json     what was run, on what, and what came out
                       metrics.jsonl   one line per epoch
                       running.json    only while a process works on the run; its mtime is the heartbeat
+results/records.json                  the records of a study, kept in one file in place of runs/ (studies.py)
 results/sweeps/<name>.json            the cells that a sweep was asked for
 """
 
@@ -15,15 +16,16 @@ from dcodp.records.record import (
     STATUSES,
     Record,
     is_done,
-    load_records,
     one_line,
     plain,
     read_record,
+    record_of,
     recording,
     stages_from,
     write_record,
 )
 from dcodp.records.running import claim, is_alive, now, read_running
+from dcodp.records.studies import load_records, read_study, write_metrics, write_study
 from dcodp.records.sweeps import Sweep, SweepCell, read_sweeps, write_sweep
 
 __all__ = [
@@ -47,11 +49,15 @@ __all__ = [
     "read_metrics",
     "read_record",
     "read_running",
+    "read_study",
     "read_sweeps",
+    "record_of",
     "recording",
     "run_folder",
     "stages_from",
     "timed",
+    "write_metrics",
     "write_record",
+    "write_study",
     "write_sweep",
 ]

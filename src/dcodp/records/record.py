@@ -14,7 +14,7 @@ from typing import Any
 from dcodp.errors import InputError
 from dcodp.files import read_json, write_atomically
 from dcodp.records.folder import RunFolder
-from dcodp.records.running import claim, is_alive
+from dcodp.records.running import claim
 
 STATUSES = ("running", "done", "failed", "interrupted")
 STAGES = ("dense", "pruned", "repaired", "finetuned")
@@ -96,10 +96,15 @@ def write_record(folder: RunFolder, record: Record) -> None:
 
 def read_record(folder: RunFolder) -> Record:
     """Raises InputError, naming the file and what is wrong, for anything but a whole record of this run."""
-    record = Record(**_record_fields(read_json(folder.record), folder.record))
+    record = record_of(read_json(folder.record), folder.record)
     if record.run_id != folder.run_id:
         raise InputError(f"{folder.record} belongs to run {record.run_id}; rename its folder to that")
     return record
+
+
+def record_of(tree: Any, path: Path) -> Record:
+    """The record that `tree`, the JSON content of `path`, is. Raises InputError where it is none."""
+    return Record(**_record_fields(tree, path))
 
 
 def _record_fields(tree: Any, path: Path) -> dict[str, Any]:
@@ -138,32 +143,6 @@ def _is_block(block: Any) -> bool:
         return False
     numbers = all(isinstance(block.get(key), int | float | None) for key in METRICS)
     return numbers and all(isinstance(values, dict) for values in (block.get("per_class") or {}).values())
-
-
-def load_records(results: Path) -> list[Record]:
-    """Every run under `results`, sorted by id, with the status it really has: an unreadable record is "broken"
-    (its `error` says why), a run whose process is gone is "interrupted"."""
-    root = Path(results) / "runs"
-    if not root.is_dir():
-        return []
-    paths = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [_observe(RunFolder(path)) for path in paths]
-
-
-def _observe(folder: RunFolder) -> Record:
-    alive = is_alive(folder)
-    if not folder.record.exists():
-        lost = None if alive else "stopped before it wrote a record; run the cell again"
-        return Record(folder.run_id, "running" if alive else "interrupted", error=lost)
-    try:
-        record = read_record(folder)
-    except InputError as error:
-        return Record(folder.run_id, "broken", error=str(error))
-    if alive and record.status != "done":
-        record.status = "running"
-    elif record.status == "running":
-        record.status, record.error = "interrupted", "its process is gone (killed?); run the cell again to continue"
-    return record
 
 
 def is_done(folder: RunFolder) -> bool:

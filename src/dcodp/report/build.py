@@ -17,11 +17,11 @@ from dcodp.files import write_atomically
 from dcodp.records import Record, load_records, run_folder
 from dcodp.report import claims, figures
 from dcodp.report.coupling import couplings
-from dcodp.report.html import DrawnFigure, Page, page_html
+from dcodp.report.formats import RENDERERS
 from dcodp.report.layouts import FigureLayout, Layout, TableLayout, default_figures, load_layouts
+from dcodp.report.page import DrawnFigure, Page, render_page
 from dcodp.report.pictures import read_image
 from dcodp.report.query import measurements
-from dcodp.report.render import RENDERERS
 from dcodp.report.tables import Table, build_table, default_tables
 
 MAX_PICTURES, PICTURE_WIDTH = 24, 1300  # on the page; the full ones stay in their run folders
@@ -61,7 +61,7 @@ def render_report(results: Path, out: Path, experiments: Path | None = None) -> 
         pictures_left_out=len(pictures[MAX_PICTURES:]),
         couplings=couplings(results, records),
     )
-    write_atomically(out / "report.html", page_html(page))
+    write_atomically(out / "report.html", render_page(page))
     missing = sum(len(table.missing) for table in (*measured, *tables))
     return Report(out / "report.html", tuple(measured), missing, (*files, *paths, out / "report.html"))
 

@@ -10,7 +10,7 @@ from typing import Any
 from dcodp.errors import InputError
 from dcodp.files import read_json
 from dcodp.records import Record, run_folder
-from dcodp.report.query import budget_name, identity
+from dcodp.report.methods import budget_name, identity
 
 MAX_RUNS = 6  # columns of kept channels
 
@@ -33,6 +33,10 @@ class Coupling:
     frozen: Mapping[str, str]
     kept: Mapping[str, Mapping[str, int]]
     run_id: str  # of the record that names the groups
+
+    def numbers(self, group: Group) -> list[int | None]:
+        """Channels of a group, then how many each run kept; None where that is not known."""
+        return [group.channels, *(kept.get(group.name) for kept in self.kept.values())]
 
 
 def couplings(results: Path, records: Sequence[Record]) -> list[Coupling]:

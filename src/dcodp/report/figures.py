@@ -16,10 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from dcodp.files import write_atomically
-from dcodp.report.annotate import Point, annotate
-from dcodp.report.layouts import COLUMNS, FOUND, FigureLayout, label
+from dcodp.report.claims import paper_method
+from dcodp.report.labels import label
+from dcodp.report.layouts import COLUMNS, FOUND, FigureLayout
+from dcodp.report.methods import METHOD, method_name
 from dcodp.report.notes import data_name, schedules
-from dcodp.report.query import METHOD, Measurement, class_names, measure, select, setting_notes
+from dcodp.report.point_names import Point, write_names
+from dcodp.report.query import Measurement, class_names, measure, select, setting_notes
 
 # Okabe and Ito's colours, safe for colour-blind readers (yellow left out: too pale on white)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -59,13 +62,14 @@ class Series:
 def series(layout: FigureLayout, frame: pd.DataFrame) -> list[Series]:
     """Declared detectors first, then the others if allowed; methods and settings are named where they differ."""
     dense = frame.loc[frame["stage"] == "dense"]
-    later = select(frame.loc[frame["stage"] == "finetuned"], layout.where)
+    later = select(frame.loc[frame["stage"] == layout.stage], layout.where)
     models = [m for m in layout.models if m != FOUND]
     models += sorted(set(later["model"]) - set(models)) if FOUND in layout.models else []
     later = select(later, {"model": models}).sort_values([*METHOD], kind="stable")
-    keys = ["dataset", "model", "method", "setting"]
+    keys = ["dataset", "model", "method", "setting", "base"]
     groups = [group for _, group in later.groupby(keys, sort=False)]
-    groups.sort(key=lambda g: (models.index(g.iloc[0]["model"]), g.iloc[0]["method"] != "dcodp"))
+    first = method_name(paper_method())
+    groups.sort(key=lambda g: (models.index(g.iloc[0]["model"]), g.iloc[0]["method"] != first))
     firsts = [group.to_dict("records")[0] for group in groups]
     return [
         Series(name, dense.loc[(dense["base"] == first["base"]) & (dense["model"] == first["model"])], group)
@@ -163,7 +167,7 @@ def draw_pareto(layout: FigureLayout, lines: Sequence[Series]) -> Figure:
     axis.set(xlabel="FLOPs (G)", ylabel=f"{COLUMNS[layout.metrics[0]].label} × 100")
     axis.margins(x=0.12, y=0.12)
     _key(axis, len(lines))
-    annotate(_titled(figure, layout, lines), axis, points)
+    write_names(_titled(figure, layout, lines), axis, points)
     return figure
 
 

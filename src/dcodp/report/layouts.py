@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from dcodp.errors import InputError
 from dcodp.files import digest
-from dcodp.records import STAGES
+from dcodp.report.labels import known_values, label, read_yaml
+from dcodp.report.methods import DEFAULTS
 from dcodp.report.query import AVERAGE_PRECISION, FIELDS
 
 FIGURES = ("curve", "class_bars", "size_bars", "pareto")
+SAID = ("importance", "interlayer", "ratio")  # fields of the method that every table says; others have a default
 FOUND = "*"  # in a list of row values: and whatever else was measured
 
 
@@ -53,49 +51,13 @@ COLUMNS = {
     )
 }
 FORMATS = ("ap", "share", "millions", "giga", "ms", "count")
-HEADERS = {
-    **{"model": "Detector", "dataset": "Data", "stage": "Stage", "method": "Method", "budget": "Ratio"},
-    **{"importance": "Importance", "aggregate": "Score of a group", "interlayer": "Inter-layer coupling"},
-    "compensate": "Compensation",
-    **{
-        "ratio": "Ratio",
-        "scope": "Scope",
-        "target": "Target",
-        "seed": "Seed",
-        "family": "Family",
-        "experiment": "Experiment",
-    },
-}
-LABELS: dict[str, dict[Any, str]] = {
-    "stage": {"dense": "dense", "pruned": "pruned", "finetuned": "fine-tuned"},
-    "model": {
-        **{f"yolov{n}": f"YOLOv{n}" for n in ("7", *(f"8{size}" for size in "nsmlx"))},
-        **{"yolov7_tiny_test": "YOLOv7 (tiny, for tests)", "faster_rcnn_tiny_test": "Faster R-CNN (tiny, for tests)"},
-        **{"faster_rcnn": "Faster R-CNN", "faster_rcnn_v2": "Faster R-CNN v2", "retinanet": "RetinaNet"},
-        "faster_rcnn_mobilenet": "Faster R-CNN, MobileNetV3",
-    },
-    "dataset": {
-        **{"voc2007": "VOC2007", "voc2012": "VOC2012", "voc0712": "VOC07+12", "coco2017": "COCO val2017"},
-        **{"shapes": "shapes", "custom": "custom"},
-    },
-    "importance": {
-        **{"dcodp": "DCODP", "dcodp_greedy": "DCODP, greedy", "chip": "CHIP", "rank": "CP by rank", "hrank": "HRank"},
-        **{"slimming": "Slimming", "thinet": "ThiNet", "lasso": "LASSO", "taylor": "Taylor", "random": "Random"},
-        **{"l1": "L1", "l2": "L2", "fpgm": "FPGM", "lamp": "LAMP"},
-    },
-    "aggregate": {
-        **{name: f"{name} over its layers" for name in ("sum", "mean", "max")},
-        "consumer": "of what its consumers read",
-    },
-    "interlayer": {True: "yes", False: "no"},
-    "compensate": {True: "yes", False: "no"},
-}
 
 
 @dataclass(frozen=True)
 class TableLayout:
     """`rows`: field → its values in order; FOUND among a detector's values adds the others measured, FOUND alone
-    takes the combinations measured. `where` fixes the other fields. `dense` puts the dense net before its rows."""
+    takes the combinations measured, with the stages still to come. `where` fixes the other fields. `dense` puts the
+    dense net before its rows."""
 
     name: str
     title: str
@@ -122,6 +84,7 @@ class FigureLayout:
     metrics: tuple[str, ...]
     where: Mapping[str, Any] = field(default_factory=dict)
     models: tuple[str, ...] = (FOUND,)
+    stage: str = "finetuned"  # of the nets that are drawn beside the dense one
     ratios: tuple[float, ...] = ()  # bars only; empty: all that were measured
     classes: tuple[str, ...] = ()  # class_bars only; empty: all that were measured
     claims: tuple[str, ...] = ()
@@ -131,19 +94,11 @@ class FigureLayout:
 Layout = TableLayout | FigureLayout
 
 
-def label(key: str, value: Any, special: Mapping[str, Mapping[Any, str]] | None = None) -> str:
-    """How a field's value is shown: ("ratio", 0.5) → "50 %", ("model", "faster_rcnn") → "Faster R-CNN"."""
-    for known in ((special or {}).get(key, {}), LABELS.get(key, {})):
-        if value in known:
-            return known[value]
-    return f"{100 * value:.4g} %" if key == "ratio" else str(value)
-
-
 STANDARD = ("map50", "map50_95", "ap75", "parameters", "parameters_removed", "flops", "flops_removed", "latency_ms")
 DEFAULT_TABLE = TableLayout(
     "results",
     "Measured",
-    rows={"method": (FOUND,), "budget": (FOUND,), "stage": ("pruned", "finetuned")},
+    rows={"method": (FOUND,), "budget": (FOUND,), "stage": (FOUND,)},
     columns=tuple(COLUMNS[name] for name in (*STANDARD[:3], "channels_removed", *STANDARD[3:])),
 )
 
@@ -172,10 +127,7 @@ def load_layouts(folder: Path) -> list[Layout]:
 
 
 def _layout(path: Path) -> Layout:
-    try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    tree = read_yaml(path)
     if not isinstance(tree, dict) or tree.get("kind") not in ("table", *FIGURES):
         raise InputError(f"{path} needs `kind:` table, {', '.join(FIGURES)}")
     options: dict[str, Any] = {"name": path.stem, "title": path.stem, **tree}
@@ -194,14 +146,14 @@ def _layout(path: Path) -> Layout:
 
 def _table(options: dict[str, Any]) -> TableLayout:
     rows = {key: tuple(values) for key, values in options["rows"].items()}
-    where = _where(options, {"aggregate": "sum", "compensate": False, "scope": "local", "target": ""}, rows)
-    for key in ("model", "dataset", "importance", "interlayer", "ratio"):
+    where = _where(options, {key: value for key, value in DEFAULTS.items() if key not in SAID}, rows)
+    for key in ("model", "dataset", *SAID):
         if key not in rows and key not in where and not (key == "ratio" and _budgets_given(rows, where)):
             raise InputError(f"say which {key}, under rows or where, or unlike records end up in one cell")
     columns = tuple(itertools.chain.from_iterable(_columns(entry) for entry in options["columns"]))
     stage = options.get("stage", "finetuned")
-    for name in (stage, *(column.stage or stage for column in columns), *rows.get("stage", ())):
-        _known("stage", name, STAGES)
+    for name in (stage, *(column.stage or stage for column in columns), *set(rows.get("stage", ())) - {FOUND}):
+        _known("stage", name, known_values("stage"))
     rest = {key: options[key] for key in ("name", "title", "dense", "labels", "command") if key in options}
     return TableLayout(
         **rest, rows=rows, where=where, columns=columns, stage=stage, claims=tuple(options.get("claims", ()))
@@ -247,5 +199,6 @@ def _figure(options: dict[str, Any]) -> FigureLayout:
         _known("metric", metric, (*AVERAGE_PRECISION, "voc_map"))
     names = ("metrics", "models", "ratios", "classes", "claims")
     lists: dict[str, Any] = {key: tuple(options[key]) for key in names if key in options}
-    rest = {key: options[key] for key in ("name", "title", "kind", "command") if key in options}
+    _known("stage", options.get("stage", "finetuned"), known_values("stage"))
+    rest = {key: options[key] for key in ("name", "title", "kind", "stage", "command") if key in options}
     return FigureLayout(**rest, **lists, where=_where(options, {}, {}))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dcodp.report.layouts import Column, label
+from dcodp.report.labels import label
+from dcodp.report.layouts import Column
 
 if TYPE_CHECKING:
     from dcodp.report.tables import Row

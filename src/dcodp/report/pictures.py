@@ -12,8 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from dcodp.errors import InputError
 from dcodp.files import write_atomically
-from dcodp.records import STAGES
-from dcodp.report.layouts import label
+from dcodp.report.labels import label
 
 CELL, GAP, TITLE = 400, 8, 28  # pixels: longest side of one picture, space between, height of the column titles
 # Okabe and Ito's colours; a class keeps its colour over all pictures, and its name stands beside it
@@ -41,26 +40,21 @@ def draw_pictures(
     classes: Sequence[str],
     confidence: float = 0.25,
 ) -> Path:
-    """Writes a grid to `path`: one row per image, one column per stage (STAGES), boxes of at least `confidence`.
+    """Writes a grid to `path`: one row per image, one column per stage, boxes of at least `confidence`.
 
-    `found`: stage → one `Drawn` per image; a stage that is absent or None is shown as missing.
+    `found`: stage → one `Drawn` per image, in the order of the columns; a stage that is None is shown as missing.
     Raises InputError for an image that cannot be read and for lists of unequal length.
     """
     for stage, nets in found.items():
-        if stage not in STAGES or (nets is not None and len(nets) != len(images)):
-            raise InputError(f"{stage}: give one entry per image ({len(images)}) for each of {', '.join(STAGES)}")
+        if nets is not None and len(nets) != len(images):
+            raise InputError(f"{stage}: give one entry per image ({len(images)}), not {len(nets)}")
     if not images:
         raise InputError("no images to draw; set evaluation.pictures to 1 or more")
     rows = [_row(i, image, found, classes, confidence) for i, image in enumerate(images)]
     stream = io.BytesIO()
-    _stack(rows, columns_of(found)).save(stream, format="PNG", optimize=True)
+    _stack(rows, list(found)).save(stream, format="PNG", optimize=True)
     write_atomically(path, stream.getvalue())
     return path
-
-
-def columns_of(found: Mapping[str, Sequence[Drawn] | None]) -> list[str]:
-    """Every stage has a column, a repair only where there was one."""
-    return [stage for stage in STAGES if stage != "repaired" or stage in found]
 
 
 def _row(
@@ -70,7 +64,7 @@ def _row(
     scale = CELL / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     small = picture.resize(size, Image.Resampling.LANCZOS)
-    nets = [found.get(stage) for stage in columns_of(found)]
+    nets = list(found.values())
     return [_cell(small, scale, None if net is None else net[i], classes, confidence) for net in nets]
 
 
@@ -124,8 +118,8 @@ def _tag(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: 
 
 def _stack(rows: Sequence[Sequence[Image.Image]], stages: Sequence[str]) -> Image.Image:
     """The grid on white under the names of the stages."""
-    width = max(cell.width for row in rows for cell in row)
-    heights = [row[0].height for row in rows]
+    width = max((cell.width for row in rows for cell in row), default=1)
+    heights = [max((cell.height for cell in row), default=1) for row in rows]
     grid = Image.new("RGB", (len(stages) * (width + GAP) + GAP, TITLE + sum(heights) + GAP * len(rows)), "white")
     draw = ImageDraw.Draw(grid)
     for column, stage in enumerate(stages):

@@ -1,7 +1,7 @@
 """Records → rows: one per run and measured stage, and means over seeds. Pure functions, no files.
 
 Rows that may be averaged share their *setting* (everything semantic but method and seed) and their *method*
-(importance and its aggregate, coupling, compensation, scope, ratio or target); a dense net has no method and shares its
+(importance, allocation, repair, recovery, …, ratio or target); a dense net has no method and shares its
 *base* (the setting less what comes after training).
 """
 
@@ -20,14 +20,12 @@ import pandas as pd
 from dcodp.config import not_semantic
 from dcodp.errors import InputError
 from dcodp.files import digest
-from dcodp.records import STAGES, Record
+from dcodp.records import Record
+from dcodp.report.methods import METHOD, OF_THE_METHOD, PLACES, identity, part, stages_asked, stages_of, trained_with
 
-METHOD = ("importance", "aggregate", "interlayer", "compensate", "scope", "target", "ratio")
 AVERAGE_PRECISION = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large")
 COUNTS = ("parameters", "flops")
-# How a criterion asks for the dense net to be trained, as conf/importance/NAME.yaml has it. That is part of the method:
-# its nets stand in one table with those of other criteria, beside a dense net of their own.
-SPARSITY = {"slimming": 1e-4}
+AFTER_TRAINING = ("finetune.", "importance.", "round_to")  # settings that no dense net depends on
 FIELDS = (
     *("model", "family", "dataset", "stage", *METHOD, "method", "budget"),
     *("seed", "experiment", "subset", "status"),
@@ -55,10 +53,7 @@ MISSING = Measurement(None, state="missing")
 def measurements(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record and measured stage; blocks of unfinished runs count, their status says so."""
     rows = [
-        _row(record, stage, block)
-        for record in records
-        for stage in STAGES
-        if (block := record.block(stage)) is not None and record.config
+        _row(record, stage, block) for record in records if record.config for stage, block in stages_of(record).items()
     ]
     return pd.DataFrame(rows, columns=list(_row(Record(""), "dense", {})))
 
@@ -69,85 +64,24 @@ def _row(record: Record, stage: str, block: Mapping[str, Any]) -> dict[str, Any]
         "run_id": record.run_id,
         "status": record.status,
         "stage": stage,
+        "asked": stages_asked(record.config),
         **identity(record.config, dense),
         **_settings(record, dense),
-        **_values(block, record.dense or {}),
-        "channels_removed": 0.0 if dense else _number(_part(record.provenance, "pruning").get("channels_removed")),
+        **_values(block, stages_of(record).get("dense") or {}),
+        "channels_removed": 0.0 if dense else _number(part(record.provenance, "pruning").get("channels_removed")),
         **_data(record, block),
         **_hardware(block, record.provenance),
     }
 
 
-def identity(config: Mapping[str, Any], dense: bool = False) -> dict[str, Any]:
-    """Who the row is. A dense net has no method: importance "", ratio 0, whatever its record went on to do."""
-    model, dataset, importance = (_part(config, key) for key in ("model", "dataset", "importance"))
-    method = {
-        "importance": criterion_name(config),
-        "aggregate": str(importance.get("aggregate") or "sum"),
-        "interlayer": bool(config.get("interlayer", True)),
-        "compensate": bool(config.get("compensate", False)),
-        "scope": str(config.get("scope") or "local"),
-        "target": config.get("target") or "",
-        "ratio": round(float(config.get("ratio") or 0.0), 6),
-    }
-    if method["target"]:
-        method["ratio"] = math.nan  # the target decides
-    none = {**dict.fromkeys(METHOD, ""), "interlayer": False, "compensate": False, "ratio": 0.0}
-    return {
-        "model": str(model.get("name", "?")),
-        "family": str(model.get("family", "?")),
-        "dataset": str(dataset.get("name", "?")),
-        **(none if dense else method),
-        "seed": config.get("seed", 0),
-        "seeds": (config.get("seed", 0), None if dense else importance.get("seed")),
-        "method": "" if dense else method_name(method),
-        "budget": "" if dense else budget_name(method["target"], method["ratio"]),
-        "experiment": config.get("experiment_name") or "",
-    }
-
-
-def criterion_name(config: Mapping[str, Any]) -> str:
-    """ "slimming", or "slimming (sparsity 0)" where the dense net was not trained with the sparsity it asks for."""
-    name, rate = str(_part(config, "importance").get("name", "")), _sparsity(config)
-    return name if name not in SPARSITY or rate == SPARSITY[name] else f"{name} (sparsity {rate:g})"
-
-
-def _sparsity(config: Mapping[str, Any]) -> float:
-    """The rate that the dense net was trained with; 0 where it was not trained."""
-    train = _part(config, "train")
-    return float(train.get("sparsity") or 0.0) if train.get("epochs") != 0 else 0.0
-
-
-def method_name(method: Mapping[str, Any]) -> str:
-    """{"importance": "l1", "aggregate": "max", "interlayer": False, …} → "l1, max over layers, uncoupled"."""
-    marks = (
-        {"sum": "", "consumer": "by consumers"}.get(method["aggregate"], f"{method['aggregate']} over layers"),
-        "" if method["interlayer"] else "uncoupled",
-        "global" if method["scope"] == "global" else "",
-        "compensated" if method["compensate"] else "",
-    )
-    return ", ".join(filter(None, (method["importance"], *marks)))
-
-
-def budget_name(target: str, ratio: float) -> str:
-    """("", 0.5) → "50 %", the share of channels removed; ("flops:0.5", …) → "FLOPs to 50 %"."""
-    if not target:
-        return f"{100 * ratio:.4g} %"
-    kind, _, share = target.partition(":")
-    return f"{'FLOPs' if kind == 'flops' else kind} to {100 * float(share):.4g} %"
-
-
-def _part(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    part = config.get(key)
-    return part if isinstance(part, Mapping) else {}
-
-
 def _settings(record: Record, dense: bool) -> dict[str, Any]:
-    """`setting` and `base` as digests to group by, `setting_of` and `base_of` as flat {key: value} to explain them."""
-    tree = _flat(_semantic(record)) | {"train.sparsity": _sparsity(record.config)}
-    base = {key: value for key, value in tree.items() if not key.startswith(("finetune.", "importance.", "round_to"))}
-    if _part(record.config, "importance").get("name") in SPARSITY:
-        tree["train.sparsity"] = 0.0
+    """`setting` and `base` as digests to group by, `setting_of` and `base_of` as flat {key: value} to explain them.
+
+    What a criterion may ask of the dense net's training counts for the base alone: its nets share others' setting.
+    """
+    tree = _flat(_semantic(record)) | dict.fromkeys(OF_THE_METHOD, 0.0)
+    base = {key: value for key, value in tree.items() if not key.startswith(AFTER_TRAINING)}
+    base |= trained_with(record.config)
     return {
         "setting": "" if dense else digest(tree),
         "base": digest(base),
@@ -159,15 +93,15 @@ def _settings(record: Record, dense: bool) -> dict[str, Any]:
 def _semantic(record: Record) -> dict[str, Any]:
     """The configuration less method, seeds and what never changes a result; weights by name and fingerprint."""
     tree = copy.deepcopy(record.config)
-    for key in (*not_semantic(), "seed", "importance.seed", "importance.name", "importance.aggregate", *METHOD[2:]):
+    for key in (*not_semantic(), "seed", "importance.seed", *PLACES):
         *parents, last = key.split(".")
         node: Any = tree
         for parent in parents:
-            node = _part(node, parent)
+            node = part(node, parent)
         node.pop(last, None)
     fingerprints = record.provenance.get("weights") or {}
     for key in ("weights", "backbone_weights"):
-        if path := _part(tree, "model").get(key):
+        if path := part(tree, "model").get(key):
             tree["model"][key] = " ".join(filter(None, (PurePath(path).name, fingerprints.get(key))))
     return tree
 
@@ -201,9 +135,9 @@ def _number(value: Any) -> float:
 
 def _data(record: Record, block: Mapping[str, Any]) -> dict[str, Any]:
     """On how many images the figure stands, and what the weights started from."""
-    train = _part(record.provenance, "images").get("train")
-    published = _part(record.config, "dataset").get("published_train")
-    model = _part(record.config, "model")
+    train = part(record.provenance, "images").get("train")
+    published = part(record.config, "dataset").get("published_train")
+    model = part(record.config, "model")
     files = {"": model.get("weights"), "backbone ": model.get("backbone_weights")}
     return {
         "images": block.get("images"),
@@ -279,14 +213,20 @@ def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def setting_notes(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
-    """For each row, how its setting differs from the others of its data set and detector: " [image_size=320]" or ""."""
+    """For each row, how its setting differs from the others of its data set and detector, and its dense net from those
+    of the same method: " [image_size=320]" or ""."""
     notes = []
     for row in rows:
         same = [r for r in rows if (r["dataset"], r["model"]) == (row["dataset"], row["model"])]
-        own = {r["setting"]: r["setting_of"] for r in same}
-        text = dict(zip(own, differences(list(own.values())), strict=True))[row["setting"]]
-        notes.append(f" [{text}]" if text else "")
+        alike = [r for r in same if (r["method"], r["setting"]) == (row["method"], row["setting"])]
+        told = (_difference(row, same, "setting"), _difference(row, alike, "base"))
+        notes.append(f" [{text}]" if (text := ", ".join(filter(None, told))) else "")
     return notes
+
+
+def _difference(row: Mapping[Any, Any], rows: Sequence[Mapping[Any, Any]], key: str) -> str:
+    own = {r[key]: r[f"{key}_of"] for r in rows}
+    return dict(zip(own, differences(list(own.values())), strict=True))[row[key]]
 
 
 def class_names(frame: pd.DataFrame) -> list[str]:

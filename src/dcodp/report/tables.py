@@ -1,18 +1,20 @@
-"""Layout + rows of measurements → a table with its footnotes and its missing cells. Text is made in render.py."""
+"""Layout + rows of measurements → a table with its footnotes and its missing cells. Text is made in formats.py."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from dcodp.report.layouts import DEFAULT_TABLE, FOUND, HEADERS, Column, TableLayout, label
+from dcodp.report.labels import heading, label
+from dcodp.report.layouts import DEFAULT_TABLE, FOUND, Column, TableLayout
+from dcodp.report.methods import METHOD, stages_asked
 from dcodp.report.notes import footnotes
-from dcodp.report.query import METHOD, MISSING, Measurement, differences, measure, select
+from dcodp.report.query import MISSING, Measurement, differences, measure, select
 
 DENSE_FIELDS = ("model", "family", "dataset", "seed", "subset")  # what can be asked of a net that is not pruned
 ABSENT = Measurement(None, state="none")
@@ -25,6 +27,7 @@ class Row:
     labels: tuple[str, ...]
     cells: tuple[Measurement, ...]
     run_ids: tuple[str, ...]
+    dense: bool = False  # of the net that is not pruned
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,12 @@ class Table:
     claims: tuple[str, ...] = ()
     command: str = ""
     datasets: tuple[str, ...] = ()  # that it asks for
-    missing: tuple[str, ...] = field(default=())  # cells that the layout asks for and no record holds
+    missing: tuple[str, ...] = ()  # cells that the layout asks for and no record holds
+
+    @property
+    def measured(self) -> bool:
+        """Whether any record holds anything of it."""
+        return any(row.run_ids for row in self.rows)
 
 
 def build_table(layout: TableLayout, frame: pd.DataFrame) -> Table:
@@ -50,7 +58,7 @@ def build_table(layout: TableLayout, frame: pd.DataFrame) -> Table:
     return Table(
         layout.name,
         layout.title,
-        headers=tuple(HEADERS[key] for key in layout.rows),
+        headers=tuple(heading(key) for key in layout.rows),
         columns=layout.columns,
         rows=rows,
         footnotes=footnotes(used.loc[~used.index.duplicated()], rows, layout.columns),
@@ -80,12 +88,24 @@ def _asked(layout: TableLayout, frame: pd.DataFrame) -> Iterator[_Ask]:
     for dataset, model in _subjects(layout, later):
         who = {"dataset": dataset, "model": model}
         for note, before, after in _settings(select(dense, who), select(later, who)):
-            nets = [net for _, net in before.groupby("base", sort=False)] or [before]
-            texts = differences([net.iloc[0]["base_of"] for net in nets]) if len(nets) > 1 else [""]
-            for net, text in zip(nets, texts, strict=True) if layout.dense else ():
+            for net, text in _unmixed(before) if layout.dense else ():
                 yield _Ask({**who, "stage": "dense"}, note, net, after, text)
             for combination in _combinations(layout, after):
-                yield _Ask({**who, "stage": layout.stage, **combination}, note, before, after)
+                for rows, text in _unmixed(select(after, _later(combination))):
+                    own = ", ".join(filter(None, (note, text)))
+                    yield _Ask({**who, "stage": layout.stage, **combination}, own, before, rows)
+
+
+def _later(combination: Mapping[str, Any]) -> dict[str, Any]:
+    """What it asks of a net but the stage, which the columns may each choose."""
+    return {key: value for key, value in combination.items() if key != "stage"}
+
+
+def _unmixed(rows: pd.DataFrame) -> list[tuple[pd.DataFrame, str]]:
+    """Dense nets that were not trained alike share no cell, nor do nets pruned from them: (rows, what is different)."""
+    groups = [group for _, group in rows.groupby("base", sort=False)]
+    texts = differences([group.iloc[0]["base_of"] for group in groups])
+    return list(zip(groups, texts, strict=True)) or [(rows, "")]
 
 
 def _subjects(layout: TableLayout, frame: pd.DataFrame) -> list[tuple[Any, Any]]:
@@ -114,12 +134,21 @@ def _settings(dense: pd.DataFrame, later: pd.DataFrame) -> list[tuple[str, pd.Da
 def _combinations(layout: TableLayout, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Declared values as a product, fields that are FOUND as the combinations that were measured, jointly."""
     keys = [key for key in layout.rows if key not in ("dataset", "model")]
-    starred = [key for key in keys if layout.rows[key] == (FOUND,)]
+    starred = [key for key in keys if layout.rows[key] == (FOUND,) and key != "stage"]
     coupled_first = [key != "interlayer" for key in METHOD]
     ordered = rows.sort_values([*METHOD], ascending=coupled_first, kind="stable").to_dict("records") if starred else []
     found = list({tuple(row[key] for key in starred): {key: row[key] for key in starred} for row in ordered}.values())
-    declared = [[(key, value) for value in layout.rows[key]] for key in keys if key not in starred]
-    return [{**one, **dict(rest)} for one in found or [{}] for rest in itertools.product(*declared)] if keys else []
+    declared = [[(key, v) for v in layout.rows[key]] for key in keys if layout.rows[key] != (FOUND,)]
+    every = [{**one, **dict(rest)} for one in found or [{}] for rest in itertools.product(*declared)] if keys else []
+    if layout.rows.get("stage") != (FOUND,):
+        return every
+    return [{**one, "stage": stage} for one in every for stage in _stages(select(rows, one))]
+
+
+def _stages(rows: pd.DataFrame) -> list[str]:
+    """Those measured, in the order of the records, then those that the runs are still to have."""
+    asked = itertools.chain.from_iterable(rows["asked"])
+    return list(dict.fromkeys([*rows["stage"], *asked])) or list(stages_asked({}))
 
 
 def _row(layout: TableLayout, ask: _Ask) -> tuple[Row, pd.DataFrame]:
@@ -128,12 +157,13 @@ def _row(layout: TableLayout, ask: _Ask) -> tuple[Row, pd.DataFrame]:
     identity = {key: value for key, value in ask.fields.items() if key != "stage"}
     rows = ask.dense if is_dense else select(ask.later, identity)
     stages = [ask.fields["stage"] if is_dense else column.stage or ask.fields["stage"] for column in layout.columns]
+    before = (None, "dense", layout.stage)  # columns in which the dense net has something to be compared by
     cells = tuple(
-        ABSENT if is_dense and column.stage == "pruned" else measure(rows.loc[rows["stage"] == stage], column.value)
+        ABSENT if is_dense and column.stage not in before else measure(rows.loc[rows["stage"] == stage], column.value)
         for column, stage in zip(layout.columns, stages, strict=True)
     )
     used = rows.loc[rows["stage"].isin(stages)]
-    return Row(_labels(layout, ask, is_dense), cells, tuple(dict.fromkeys(used["run_id"]))), used
+    return Row(_labels(layout, ask, is_dense), cells, tuple(dict.fromkeys(used["run_id"])), is_dense), used
 
 
 def _labels(layout: TableLayout, ask: _Ask, is_dense: bool) -> tuple[str, ...]:
@@ -165,12 +195,6 @@ def default_tables(frame: pd.DataFrame) -> list[Table]:
             title = f"{label('model', model)} on {label('dataset', dataset)}" + (f" [{note}]" if note else "")
             name = f"{DEFAULT_TABLE.name}-{dataset}-{model}-{number}"
             where = {"dataset": dataset, "model": model}
-            layout = dataclasses.replace(DEFAULT_TABLE, name=name, title=title, where=where, rows=_default_rows(after))
+            layout = dataclasses.replace(DEFAULT_TABLE, name=name, title=title, where=where)
             tables.append(build_table(layout, pd.concat([before, after])))
     return tables
-
-
-def _default_rows(later: pd.DataFrame) -> dict[str, tuple[Any, ...]]:
-    """Without the fine-tuned stage where no run was to have it: it is not missing."""
-    asked = any(setting.get("finetune.epochs") != 0 for setting in later["setting_of"])
-    return {**DEFAULT_TABLE.rows, "stage": DEFAULT_TABLE.rows["stage"] if asked or later.empty else ("pruned",)}

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from dcodp.records import Record
+from dcodp.report.formats import cell_text
 from dcodp.report.query import Measurement, measurements
-from dcodp.report.render import cell_text
 from dcodp.report.tables import Table, default_tables
 
 # What fits beside the labels in 100 columns; the rest is in the files. value → heading

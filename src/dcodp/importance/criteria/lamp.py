@@ -1,6 +1,6 @@
 """LAMP (Lee et al., ICLR 2021) with filters in place of single weights.
 
-Made to be compared between layers (scope=global with aggregate=mean or max); within one layer it orders filters as
+Made to be compared between layers (allocation=global with aggregate=mean or max); within one layer it orders filters as
 their norms do.
 """
 

@@ -2,8 +2,8 @@
 
 Groups without a batch norm have no score and are left unpruned (torchvision's FrozenBatchNorm2d, which never can
 have been sparse, does not count), and of a group's layers only those with a batch norm count. The authors' threshold
-over all layers is scope=global with aggregate=mean, which compares |γ| as they are; scope=local takes the same share
-of every group, as the paper does.
+over all layers is allocation=global with aggregate=mean, which compares |γ| as they are; allocation=uniform takes the
+same share of every group, as the paper does.
 """
 
 from dcodp.calibration.weights import Scales

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from PIL import Image
 from dcodp.errors import InputError
 from dcodp.records import run_folder, write_record
 from dcodp.report import build
-from dcodp.report.html import DrawnFigure
+from dcodp.report.labels import BESIDE
 from dcodp.report.layouts import FigureLayout
-from dcodp.report.style import CSS
+from dcodp.report.page import DrawnFigure
 
+CSS = (BESIDE / "templates" / "style.css").read_text()
 VOID = {"meta", "img", "br"}
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -89,8 +91,16 @@ def test_page_shows_values_missing_cells_verdicts_and_provenance(page):
     assert "VOC2007, 448-image subset" in page and "3 records: 2 done, 1 failed" in page
     assert "✗ fails" in page and "· not measured" in page
     assert "done, seed 0, code abc123, torch 2.15.0, Test CPU, data train: beef, val: feed, 2 s" in page
-    assert "Not measured yet. Produce it with <code>python run.py -m experiment=table3_coco</code>" in page
+    assert "not measured yet. Produce it with <code>python run.py -m experiment=table3_coco</code>" in page
     assert page.count("data:image/jpeg") == 1
+
+
+def test_an_experiment_without_records_is_one_line(results, monkeypatch):
+    monkeypatch.setattr(build, "_draw_all", lambda folder, layouts, frame: ([], []))
+    text = build.render_report(results, results / "out", EXPERIMENTS).page.read_text(encoding="utf-8")
+    title = "Table 3. COCO: dense, and fine-tuned after removing 20, 50 and 70 % of the channels"
+    command = "<code>python run.py -m experiment=table3_coco</code>"
+    assert text.count(title) == 1 and f"<p>{title}: not measured yet. Produce it with {command}.</p>" in text
 
 
 def test_runs_stand_beside_the_labels_where_they_are_seen_first(page):
@@ -122,7 +132,7 @@ def test_folders_of_the_machine_are_left_out(cell, tmp_path, monkeypatch):
     record.config["paths"]["data"] = "/home/somebody/data"
     write_record(run_folder(tmp_path, record.run_id), record)
     text = build.render_report(tmp_path, tmp_path).page.read_text(encoding="utf-8")
-    assert "somebody" not in text and "&quot;weights&quot;: &quot;yolov8n.pt&quot;" in text
+    assert "somebody" not in text and '"weights": "yolov8n.pt"' in unescape(text)
 
 
 def test_no_name_is_markup(cell, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dcodp.errors import InputError
 from dcodp.records import Record, load_records, read_running, read_sweeps, run_folder
-from dcodp.report.query import budget_name, identity
+from dcodp.report.methods import budget_name, identity
 from dcodp.report.terminal import console
 
 STYLES = {"done": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow", "missing": "dim"}

@@ -33,7 +33,7 @@ class Point:
     colour: str
 
 
-def annotate(figure: Figure, axis: Axes, points: Sequence[Point]) -> None:
+def write_names(figure: Figure, axis: Axes, points: Sequence[Point]) -> None:
     """Call it last, when axes and legends have their places. A name without a free place is left out, and so is a
     name that a point at the same x bears already."""
     figure.draw_without_rendering()

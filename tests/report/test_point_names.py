@@ -5,7 +5,7 @@ import itertools
 import pytest
 from matplotlib.figure import Figure
 
-from dcodp.report.annotate import Point, annotate
+from dcodp.report.point_names import Point, write_names
 
 CROWD = [(0, 0), (0.02, 0.02), (0.04, 0.0), (1, 1), (0.5, 0.5), (0.51, 0.5), (0.52, 0.5)]
 
@@ -15,7 +15,7 @@ def plot(points):
     axis = figure.subplots()
     for point in points:
         axis.plot([point.x], [point.y], "o")
-    annotate(figure, axis, points)
+    write_names(figure, axis, points)
     return figure, axis
 
 
@@ -43,7 +43,7 @@ def test_names_keep_off_curves_where_there_is_room():
     axis = figure.subplots()
     (curve,) = axis.plot([0, 1, 2], [0, 1, 2])
     axis.margins(0.2)
-    annotate(figure, axis, [Point(1, 1, "half", "black")])
+    write_names(figure, axis, [Point(1, 1, "half", "black")])
     (name,) = axis.texts
     path = curve.get_transform().transform_path(curve.get_path())
     assert not path.intersects_bbox(name.get_window_extent(), filled=False)
