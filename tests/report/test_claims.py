@@ -42,7 +42,11 @@ def test_loss_is_paired_with_the_runs_own_dense_net(cell):
 
 
 def test_other_methods_do_not_count(cell):
-    records = [cell(ratio=0.7, importance="l1"), cell(ratio=0.7, interlayer=False), cell(ratio=0.7, repair={"name": "rescale"})]
+    records = [
+        cell(ratio=0.7, importance="l1"),
+        cell(ratio=0.7, interlayer=False),
+        cell(ratio=0.7, repair={"name": "rescale"}),
+    ]
     assert verdict("acceptable_at_70", records).verdict == NOT_MEASURED
 
 
