@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dcodp.errors import InputError
-from dcodp.records import load_records, write_atomically
+from dcodp.files import write_atomically
+from dcodp.records import load_records
 from dcodp.report import figures
 from dcodp.report.formats import RENDERERS, markdown_rows
 from dcodp.report.labels import label

@@ -117,10 +117,8 @@ def test_every_table_and_figure_is_filled_by_the_command_it_names(layout):
 
 
 def _fields(c: Config) -> dict:
-    names = {"model": c.model.name, "dataset": c.dataset.name, "importance": method_of(to_dict(c))["importance"]}
-    rest = {key: getattr(c, key) for key in ("interlayer", "allocation", "repair", "steps", "ratio")}
-    budget = {"target": c.target or "", "budget": budget_name(c.target or "", c.ratio)}
-    return {**names, **rest, **budget, "aggregate": c.importance.aggregate}
+    names = {"model": c.model.name, "dataset": c.dataset.name}
+    return {**names, **method_of(to_dict(c)), "ratio": c.ratio, "budget": budget_name(c.target or "", c.ratio)}
 
 
 @pytest.mark.parametrize("typed", [[], ["ratio=0.5", "model=yolov8n"], ["seed=3,4", "paths.data=x", "ratio=0.1"]])

@@ -21,7 +21,7 @@ def test_all_are_there_and_say_what_they_need():
         "nothing": "random",
         "weights": "fpgm l1 l2 lamp slimming",
         "maps": "chip dcodp dcodp_greedy hrank rank",
-        "consumer inputs": "lasso thinet",
+        "consumer inputs": "lasso second_order thinet",
         "gradients": "taylor",
     }
     wanted = {name: need for need, named in needs.items() for name in named.split()}

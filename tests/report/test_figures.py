@@ -61,7 +61,8 @@ def test_a_colour_means_one_ratio_in_every_panel(frame):
 
 def test_many_classes_are_cut_to_those_that_change(cell):
     record = cell()
-    for stage, ap in ((record.dense, 0.5), (record.finetuned, 0.1)):
+    for stage in record.stages:
+        ap = 0.1 if stage["name"] == "finetuned" else 0.5
         stage["per_class"] = {f"c{i}": {"map50": ap if i < figures.MAX_CLASSES else 0.5} for i in range(80)}
     figure = figures.draw(FigureLayout("c", "", "class_bars", ("map50",)), measurements([record]))
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == [f"c{i}" for i in range(figures.MAX_CLASSES)]

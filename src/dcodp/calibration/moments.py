@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,8 @@ FIT, TEST = "fit", "held out"
 class InputMoments(Statistic):
     """Per consumer: Σ x xᵀ, [groups, C + 1, C + 1] float64 with C inputs in each of a convolution's groups.
 
-    Layers of more than LARGEST inputs and grouped transposed convolutions are passed over.
+    Behind the flattening of a map the coordinates of a channel are its positions. Layers of more than LARGEST inputs
+    and grouped transposed convolutions are passed over.
     """
 
     sees: ClassVar[str] = "consumer inputs"
@@ -36,11 +38,13 @@ class InputMoments(Statistic):
         return subject.sites("in")
 
     def on_read(self, sums: Sums, subject: Subject, read: Read) -> None:
-        inputs = read.weight.size(1)
+        width = fold(subject, read.name)
+        inputs = read.weight.size(1) // width
         if inputs > LARGEST or (read.transposed and read.groups > 1):
             return
         generator = torch.Generator().manual_seed(seed_of(subject.seed, read.batch, read.name, read.use, "moments"))
-        samples = sampled(read.x, generator)  # [images, positions, C · groups]
+        x = read.x if width == 1 else read.x.reshape(len(read.x), inputs, width, 1)
+        samples = sampled(x, generator)  # [images, positions, C · groups]
         images = len(samples)
         last = (torch.arange(images) + read.batch * images) % HELD_OUT == HELD_OUT - 1
         for key, chosen in ((FIT, samples[~last]), (TEST, samples[last])):
@@ -57,9 +61,27 @@ class InputMoments(Statistic):
         for site in group.sites:
             found = self.of(sums, site.tensor) if site.role == "in" else None
             if found is not None and site.tensor in subject.parameters:
-                weight = subject.parameters[site.tensor].detach().double().movedim(site.dim, 0).flatten(1)
+                width = fold(subject, site.tensor)
+                weight = subject.parameters[site.tensor].detach().double().movedim(site.dim, 0)
+                weight = weight.reshape(len(weight) // width, -1)
                 total = found[0] if found[0] is found[1] else found[0] + found[1]
-                yield Part(f"{site.tensor} {site.dim}", (weight, total / total[:, -1:, -1:]), index_of(site))
+                index = index_of(site) if width == 1 else index_of(site)[:, :1] // width
+                yield Part(f"{site.tensor} {site.dim}", (weight, total / total[:, -1:, -1:]), index)
+
+
+def fold(subject: Subject, weight: str) -> int:
+    """How many neighbouring inputs of a linear layer are one channel, behind the flattening of a map; else 1.
+
+    They are then seen as positions of that channel, as those of a map are.
+    """
+    sites = [site for _, site in subject.sites("in")[weight]]
+    shape = subject.graph.shapes[weight]
+    width = sites[0].index.shape[1]
+    if len(shape) != 2 or width == 1 or shape[sites[0].dim] % width:
+        return 1
+    in_order = (np.array_equal(s.index, s.index[:, :1] + np.arange(s.index.shape[1])) for s in sites)
+    aligned = all(s.index.shape[1] == width and not (s.index[:, 0] % width).any() for s in sites)
+    return width if aligned and all(in_order) else 1
 
 
 def sampled(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dcodp.repairs.case import Case, Repair
 
+SILENT = 1e-12  # a variance below which a channel says nothing
 Moments = tuple[Tensor, Tensor]  # mean and variance of each channel
 
 
@@ -52,8 +53,8 @@ class _Target:
         of_dense = [*self.seen[name].pop(0), dense.running_mean, dense.running_var]
         mean, variance, mu, sigma2 = (t if kept is None else t[kept] for t in of_dense)
         eps = dense.eps
-        wanted = (found[1] + eps) * (sigma2 + eps) / (variance + eps)
-        return found[0] - wanted.sqrt() * (mean - mu) / (sigma2 + eps).sqrt(), wanted - eps
+        wanted = (found[1] + SILENT) * (sigma2 + eps) / (variance + SILENT)
+        return found[0] - wanted.sqrt() * (mean - mu) / (sigma2 + eps).sqrt(), (wanted - eps).clamp(min=0)
 
 
 def _listen(network: nn.Module, forward: Any, into: dict[str, list[Moments]], target: _Target | None) -> None:

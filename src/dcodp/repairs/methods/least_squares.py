@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dcodp.calibration.moments import InputMoments
+from dcodp.calibration.moments import InputMoments, fold
 from dcodp.repairs.case import Case, Repair
 from dcodp.repairs.constants import add_constant, norms_behind, takes_constant
 
@@ -57,14 +57,14 @@ def _consumer(case: Case, name: str, dim: int) -> Consumer | None:
     dense = case.evidence.subject.parameters.get(name)
     if dense is None or len(keep.get(dim, ())) in (0, dense.size(dim)):
         return None
-    other = 1 - dim
+    other, width = 1 - dim, fold(case.evidence.subject, name)
     filters = torch.tensor(keep.get(other, range(dense.size(other))), device=dense.device)
-    kept = torch.tensor(keep[dim], device=dense.device)
-    gone = torch.ones(dense.size(dim), dtype=torch.bool, device=dense.device)
+    kept = torch.tensor(keep[dim], device=dense.device)[::width] // width
+    gone = torch.ones(dense.size(dim) // width, dtype=torch.bool, device=dense.device)
     gone[kept] = False
-    weight = dense.detach().index_select(other, filters).movedim(dim, 0).flatten(2) if dense.dim() > 2 else None
-    weight = dense.detach().index_select(other, filters).movedim(dim, 0)[..., None] if weight is None else weight
-    return Consumer(name, dim, weight.double(), filters, kept, gone.nonzero().flatten())
+    weight = dense.detach().double().index_select(other, filters).movedim(dim, 0)[..., None].flatten(2)
+    weight = weight.unflatten(0, (-1, width)).transpose(1, 2).flatten(2)  # taps: positions of a flattened map as well
+    return Consumer(name, dim, weight, filters, kept, gone.nonzero().flatten())
 
 
 def _refit(
@@ -89,8 +89,10 @@ def _refit(
             shift[own] = torch.einsum("p,pfx->f", solved[-1], lost)
     if not better:
         return False
-    moved = small.movedim(consumer.dim, 0)
-    moved.add_(delta.reshape(moved.shape).to(moved))
+    moved = small.movedim(consumer.dim, 0)  # [K · width, F, …]
+    width = len(moved) // len(delta)
+    change = delta.unflatten(2, (width, -1)).transpose(1, 2).reshape(moved.shape)
+    moved.add_(change.to(moved))
     if constant:
         add_constant(case.pruned, consumer.name, shift, norms)
     return True

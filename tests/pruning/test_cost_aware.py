@@ -1,0 +1,73 @@
+"""Cost-aware allocation: costs as counted, targets met, what loses least for what it saves goes first."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+import dcodp
+from dcodp.pruning.cost_aware import CostAware
+from dcodp.pruning.costs import COSTS
+
+X = (torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)),)
+
+
+@pytest.fixture(scope="module")
+def traced():
+    torch.manual_seed(0)
+    model = models.resnet18().eval()
+    graph = dcodp.trace(model, X)
+    return model, graph, {g.name: torch.rand(g.channels) for g in graph.groups}
+
+
+@pytest.mark.parametrize("kind", ["flops", "parameters"])
+def test_costs_are_what_the_graph_counts(traced, kind):
+    _, graph, _ = traced
+    cost, chance = COSTS[kind](graph), np.random.default_rng(0)
+    counted = graph.flops if kind == "flops" else graph.parameter_count
+    for _ in range(3):
+        kept = np.array([chance.integers(1, g.channels + 1) for g in graph.groups])
+        wanted = counted({g.name: range(n) for g, n in zip(graph.groups, kept, strict=True)})
+        assert cost(kept[None])[0] == pytest.approx(wanted, rel=1e-12)
+        steps = np.minimum(kept, 2).astype(float)
+        for number in (0, len(kept) - 1):
+            less = kept.astype(float)
+            less[number] -= steps[number]
+            assert cost.without(kept.astype(float), steps)[number] == pytest.approx(cost(less[None])[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("round_to", [1, 8])
+@pytest.mark.parametrize("target", ["flops:0.8", "flops:0.4", "parameters:0.5"])
+def test_targets_are_met_within_one_percent(traced, target, round_to):
+    _, graph, scores = traced
+    plan = dcodp.select(graph, scores, target=target, allocation="cost", round_to=round_to)
+    kind, share = target.split(":")
+    counted, dense = (
+        (graph.flops, graph.flops()) if kind == "flops" else (graph.parameter_count, graph.parameter_count())
+    )
+    assert counted(plan.groups) / dense == pytest.approx(float(share), abs=0.01)
+    assert all(len(kept) % round_to == 0 for kept in plan.groups.values())
+    assert all(len(plan.groups[g.name]) >= g.channels / 4 for g in graph.groups)
+    assert plan.settings["allocation"] == "cost"
+
+
+def test_what_loses_least_for_what_it_saves_goes_first():
+    """Two layers alike but for their scores: the one whose channels matter less is cut, down to the floor."""
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)]
+    graph = dcodp.trace(nn.Sequential(*layers, nn.Conv2d(16, 2, 1)).eval(), X)
+    scores = {"0": torch.full((16,), 100.0), "1": torch.full((16,), 1.0), "2": torch.full((16,), 100.0)}
+    kept = dcodp.select(graph, scores, target="flops:0.6", allocation="cost").groups
+    assert {name: len(channels) for name, channels in kept.items()}["1"] < 12
+    assert len(kept["0"]) == len(kept["2"]) == 16
+    scaled = CostAware(scales={"1": 1000.0})
+    kept = dcodp.select(graph, scores, target="flops:0.6", allocation=scaled).groups
+    assert len(kept["1"]) == 16 and len(kept["0"]) < 16
+
+
+def test_a_target_below_the_floors_is_refused(traced):
+    _, graph, scores = traced
+    with pytest.raises(dcodp.InputError, match=r"cannot be met: with 0\.25 of each group .* lower allocation\.floor"):
+        dcodp.select(graph, scores, target="flops:0.05", allocation="cost")
+    plan = dcodp.select(graph, scores, target="flops:0.05", allocation=CostAware(floor=0.05))
+    assert graph.flops(plan.groups) / graph.flops() == pytest.approx(0.05, abs=0.01)

@@ -1,0 +1,87 @@
+"""Networks whose removed channels are copies of kept ones, times a factor: a repair can bring everything back."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dcodp
+
+torch.set_default_dtype(torch.float32)
+
+
+class Small(nn.Module):
+    """A residual sum (coupled layers), a concatenation that repeats a map, and a linear layer behind a flatten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.branch = nn.Conv2d(6, 6, 3, padding=1)
+        self.down = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.mix = nn.Conv2d(16, 5, 1)
+        self.fc = nn.Linear(5 * 16, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = self.norm(self.stem(images)).relu()
+        second = first + self.branch(first).relu()
+        third = self.down(second).relu()
+        fourth = self.mix(torch.cat([third, nn.functional.max_pool2d(third, 3, 1, 1)], 1)).relu()
+        return self.fc(fourth.flatten(1))
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """Its batch norm's statistics and scales are drawn at random."""
+    network = Small().eval()
+    for tensor in (network.norm.weight.data, network.norm.running_mean, network.norm.running_var):
+        tensor.uniform_(0.5, 1.5)
+    return network
+
+
+@pytest.fixture
+def graph(network):
+    return dcodp.trace(network, torch.rand(1, 3, 8, 8))
+
+
+@pytest.fixture
+def batches() -> list[tuple[Tensor]]:
+    """Five images in three batches."""
+    return [(part,) for part in torch.randn(5, 3, 8, 8).split(2)]
+
+
+Forward = Callable[..., Tensor]
+
+
+class Net(nn.Module):
+    """Modules by name and a forward that is given."""
+
+    def __init__(self, forward: Forward, **modules: nn.Module):
+        super().__init__()
+        self.run = forward
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.run(self, images)
+
+
+def copied(layer: nn.Module, half: int, norm: nn.Module | None = None, factor: float = 2.0) -> nn.Module:
+    """The filters from `half` on become `factor` times the first ones, also behind a norm; ReLU keeps that."""
+    with torch.no_grad():
+        target = layer if norm is None else norm
+        layer.weight[half:] = layer.weight[:half] * (factor if norm is None else 1.0)
+        if layer.bias is not None:
+            layer.bias[half:] = layer.bias[:half] * (factor if norm is None else 1.0)
+        if norm is not None:
+            for tensor in (norm.running_mean, norm.running_var):
+                tensor[half:] = tensor[:half]
+            target.weight[half:], target.bias[half:] = norm.weight[:half] * factor, norm.bias[:half] * factor
+    return layer
+
+
+def lively(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        tensor.uniform_(0.5, 1.5)
+    return norm
