@@ -181,7 +181,8 @@ def _attributes(
     guesses: dict[AttributeKey, list[Linear]] = defaultdict(list)
     for following in recorder.followings:
         form = dimension_form(following.labels, len(following.labels), components).times(following.numerator)
-        key = (following.module, following.attribute, None)
+        form = Linear(form.constant + following.plus, form.terms)
+        key = (following.module, following.attribute, following.position)
         if following.certain:
             sizes[key] = (form, following.denominator)
         else:

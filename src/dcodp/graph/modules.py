@@ -24,13 +24,15 @@ SEQUENCES: dict[type, type] = {list: list, tuple: tuple, torch.Size: TracedSize}
 
 @dataclass(frozen=True, eq=False)
 class Following:
-    """`module.attribute` = channels left among `labels` × numerator / denominator."""
+    """`module.attribute` = channels left among `labels` × numerator / denominator + plus."""
 
     module: str
     attribute: str
     labels: np.ndarray
     numerator: int = 1
     denominator: int = 1
+    plus: int = 0
+    position: int | None = None  # in a list or tuple
     certain: bool = True  # False: a guess from an equal value, for attributes that the forward pass never reads
 
 

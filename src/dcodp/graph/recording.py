@@ -18,7 +18,9 @@ from dcodp.graph.sizes import DECIDES, FromDimension, SizeRule, TracedInt, Uses,
 class Recorder:
     """What a trace has learned so far, and what label rules ask for: labels, size rules, the operation graph."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, whole_heads: frozenset[str] = frozenset()):
+        self.whole_heads = whole_heads  # modules in which views keep the size of heads and lose whole ones
+        self.choices: list[tuple[str, np.ndarray]] = []  # modules with views that could shrink in several ways
         self.labels = Labels()
         self.rules: list[SizeRule] = []
         self.followings: list[Following] = []  # attributes that follow a tensor dimension
@@ -116,13 +118,23 @@ class Recorder:
             self.spent.append(Spent(self.where, 2, dims))
 
     def choose_dim(self, dims: list[int]) -> int:
-        """Of the dimensions that share one kind of channel, the one that may shrink: not a literal, else the last."""
+        """Of the dimensions that share one kind of channel, the one that may shrink: not a literal, else the last.
+
+        Where attention has been found to need its head size, whole heads go instead: the first that is no literal.
+        """
         if self.hint is not None:
-            for wanted in (lambda s: plain(s) == -1, lambda s: type(s) is TracedInt):
-                free = [d for d in dims if d < len(self.hint) and wanted(self.hint[d])]
-                if free:
-                    return free[-1]
+            named = [d for d in dims if d < len(self.hint) and type(self.hint[d]) is TracedInt]
+            if self.modules[-1] in self.whole_heads and named:
+                return named[0]
+            free = [d for d in dims if d < len(self.hint) and plain(self.hint[d]) == -1] or named
+            if free:
+                return free[-1]
         return dims[-1]
+
+    def note_choice(self, dims: list[int], labels: np.ndarray) -> None:
+        """Of several dimensions one was chosen to shrink, with these labels."""
+        if len(dims) > 1 and self.hint is not None:
+            self.choices.append((self.modules[-1], labels))
 
     def require(self, size: Any, labels: np.ndarray | None, dense_size: int) -> None:
         """The model's code says that a dimension has `size`."""

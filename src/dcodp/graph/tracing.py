@@ -16,6 +16,7 @@ from dcodp.graph.calls import CallMode
 from dcodp.graph.coupling import CouplingGraph
 from dcodp.graph.dispatching import LabelMode
 from dcodp.graph.modules import follow_module_sizes, is_library_module, trace_attributes
+from dcodp.graph.recognising import watch_norms
 from dcodp.graph.recording import Recorder
 from dcodp.graph.solving import solve
 
@@ -33,9 +34,30 @@ def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None,
     Raises InputError where the model cannot be copied, does not run on the inputs or gives no tensors.
     """
     args, kwargs = call_arguments(example_inputs, named)
+    graph, stuck = _traced(model, args, kwargs, outputs, frozenset())
+    if stuck:
+        other, _ = _traced(model, args, kwargs, outputs, stuck)
+        graph = max(graph, other, key=_removable)
+    return graph
+
+
+def _removable(graph: CouplingGraph) -> int:
+    """How many parameters can go."""
+    return graph.parameter_count() - graph.parameter_count({group.name: [0] for group in graph.groups})
+
+
+def _traced(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    outputs: Outputs | None,
+    whole_heads: frozenset[str],
+) -> tuple[CouplingGraph, frozenset[str]]:
+    """The graph, and the modules whose views could have shrunk in another way than in the one that is stuck."""
     twin = _copied(model).eval()
-    recorder = Recorder(twin)
+    recorder = Recorder(twin, whole_heads)
     dense = trace_attributes(recorder.named_modules, recorder.uses)
+    watch_norms(recorder)
     with _modules_tracked(twin, recorder), _no_fast_path(), _random_state_kept(model), torch.no_grad():
         try:
             result = _observed(twin, recorder, args, kwargs)
@@ -50,8 +72,9 @@ def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None,
         _trace_training(twin, recorder, args, kwargs, everything=outputs is None)
     recorder.finish()
     components, attributes = solve(recorder.rules, recorder.labels, dense)
+    stuck = frozenset(m for m, labels in recorder.choices if not components.removable(labels).any())
     recorder.followings += follow_module_sizes(recorder.named_modules)
-    return build_graph(model, recorder, components, attributes)
+    return build_graph(model, recorder, components, attributes), stuck
 
 
 def _observed(twin: nn.Module, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dcodp.errors import InputError
+from dcodp.graph.norms import become_pruned
 from dcodp.pruning.plan import PrunePlan
 
 
@@ -30,7 +31,9 @@ def prune(model: nn.Module, plan: PrunePlan) -> nn.Module:
             _replace(modules[owner], key, dims, replaced)
     for name, values in plan.attributes.items():
         for key, value in values.items():
-            setattr(modules[name], key, _new_value(getattr(modules[name], key), value))
+            setattr(modules[name], key, _new_value(getattr(modules[name], key, None), value))
+        if "dense_channels" in values:  # a norm over channels, which must remember how many there were
+            become_pruned(modules[name], values)
     return small
 
 

@@ -68,6 +68,9 @@ def _grouped(
     blocks = None if inputs is None else inputs.reshape(groups, -1)
     if blocks is not None and not transposed and (blocks == blocks[0]).all() and w[1] is not None:
         recorder.contract(x, blocks[0], weight, w[1])  # a group for each image: the same channels in all of them
+        rows = [] if w[0] is None else w[0].reshape(groups, -1)
+        for row in rows[1:]:
+            recorder.tie(rows[0], row)
         return w[0]
     recorder.fix(w[1], "channels inside a group of a convolution")
     if blocks is None or w[0] is None or not (following or recorder.follow_groups(blocks[:, 0])):

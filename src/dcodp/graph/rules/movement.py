@@ -112,6 +112,7 @@ def _read_off(recorder: Recorder, moved: Tensor, axes: Axes) -> None:
         if other != dim:
             moved = _collapse(recorder, moved, other)
     labels = moved[tuple(slice(None) if d == dim else 0 for d in range(moved.dim()))].numpy().copy()
+    recorder.note_choice(dims, labels)
     if axes[dim] is not None:
         recorder.fix(labels, "two kinds of channels merged into one dimension")
         recorder.fix(axes[dim], "two kinds of channels merged into one dimension")
