@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dcodp.config import Config, to_dict
+from dcodp.config import AllocationConfig, Config, to_dict
 
 OF_THE_CRITERION = "own"  # the repair that a criterion's authors do
 
@@ -48,8 +48,16 @@ class Method:
 def _allocation(tree: Mapping[str, Any]) -> str:
     """`scope` is what records of the first format call it."""
     if "allocation" in tree:
-        return str(tree["allocation"]["name"])
+        return _with_details(tree["allocation"])
     return {"local": "uniform"}.get(str(tree.get("scope", "local")), str(tree.get("scope")))
+
+
+def _with_details(allocation: Mapping[str, Any]) -> str:
+    """ "cost", or "cost (floor 0.1)" where its settings are not the usual ones."""
+    usual = asdict(AllocationConfig())
+    named = str(allocation["name"])
+    told = [f"{k} {v:g}" for k, v in allocation.items() if k != "name" and named == "cost" and v != usual.get(k)]
+    return f"{named} ({', '.join(told)})" if told else named
 
 
 def _recovery(finetune: Mapping[str, Any]) -> str:

@@ -60,9 +60,17 @@ def test_what_loses_least_for_what_it_saves_goes_first():
     kept = dcodp.select(graph, scores, target="flops:0.6", allocation="cost").groups
     assert {name: len(channels) for name, channels in kept.items()}["1"] < 12
     assert len(kept["0"]) == len(kept["2"]) == 16
-    scaled = CostAware(scales={"1": 1000.0})
-    kept = dcodp.select(graph, scores, target="flops:0.6", allocation=scaled).groups
-    assert len(kept["1"]) == 16 and len(kept["0"]) < 16
+    flat, steep = [(0.5, 0.01), (0.75, 0.02)], [(0.5, 10.0), (0.75, 20.0)]
+    measured = CostAware(measured={"0": flat, "1": steep, "2": flat}, trust=1.0)
+    kept = dcodp.select(graph, scores, target="flops:0.6", allocation=measured).groups
+    assert len(kept["1"]) == 16 and len(kept["0"]) + len(kept["2"]) < 28
+
+
+def test_a_ratio_is_the_budget_of_the_same_ratio_in_every_group(traced):
+    _, graph, scores = traced
+    alike, cost = (dcodp.select(graph, scores, ratio=0.3, allocation=a).groups for a in ("uniform", "cost"))
+    assert graph.flops(cost) == pytest.approx(graph.flops(alike), rel=0.01)
+    assert alike != cost
 
 
 def test_a_target_below_the_floors_is_refused(traced):

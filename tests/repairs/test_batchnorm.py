@@ -1,7 +1,7 @@
 """Batch norms corrected towards the dense net's: means and spreads behind the norm as they were."""
 
 import torch
-from conftest import Net, lively
+from copied_nets import Net, lively
 from torch import nn
 
 import dcodp

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import Net, copied, lively
+from copied_nets import Net, copied, lively
 from torch import nn
 
 import dcodp

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dcodp.data.types import Batch, Detections
 from dcodp.graph import CouplingGraph, trace
+from dcodp.graph.tracing import result_tensors
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,18 @@ class Detector(ABC):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise, mean over images, and its named parts (detached). `network` is in train mode."""
         return self.loss_from(self.training_outputs(batch), batch)
+
+    def compared(self, images: Tensor) -> list[Tensor]:
+        """images [B, 3, S, S] uint8 → outputs by which two nets are compared, alike in shape whatever was pruned.
+
+        `network` is in eval mode.
+        """
+        return result_tensors(self.outputs(self.network(images.to(next(self.network.parameters())) / 255)))
+
+    def distance(self, mine: list[Tensor], theirs: list[Tensor]) -> Tensor:
+        """How far the outputs `mine` are from `theirs`, a scalar; 0 where they are the same."""
+        shares = [(a - b).square().sum() / b.square().sum().clamp(min=1e-12) for a, b in zip(mine, theirs, strict=True)]
+        return torch.stack(shares).sum()
 
     @abstractmethod
     def training_outputs(self, batch: Batch) -> Any:

@@ -43,6 +43,11 @@ class TorchvisionDetector(Detector):
         """All of it: a list of dictionaries with boxes, labels and scores."""
         return result
 
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The levels of the pyramid."""
+        normalised, _ = self.network.transform(self._inputs(images))  # type: ignore[operator]
+        return list(self.network.backbone(normalised.tensors).values())  # type: ignore[operator]
+
     def training_outputs(self, batch: Batch) -> dict[str, Tensor]:
         """Its losses: torchvision's networks compute them themselves."""
         return self.network(self._inputs(batch.images), targets_of(batch, self.first_label))

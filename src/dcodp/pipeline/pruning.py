@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import json
 
-from dcodp.config import Config
+import torch
+from torch import Tensor, nn
+
+from dcodp.config import Config, to_dict
 from dcodp.detectors.base import Detector
+from dcodp.files import digest, read_json, write_atomically
 from dcodp.files.loading import load_strictly
 from dcodp.files.tensors import load_tensors, save_tensors
 from dcodp.graph import CouplingGraph
@@ -14,7 +18,9 @@ from dcodp.method import OF_THE_CRITERION
 from dcodp.pipeline import calibrating
 from dcodp.pipeline.cell import Cell, locked
 from dcodp.pruning import PrunePlan, select
+from dcodp.pruning.cost_aware import CostAware
 from dcodp.repairs import Case, Repair, repair_named
+from dcodp.repairs.sensitivity import sensitivity
 from dcodp.targets import parse_target
 
 
@@ -44,9 +50,49 @@ def selected(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step: 
     ratio, target = budget(cell, graph, step)
     return select(
         graph, scores, ratio,
-        round_to=config.round_to, interlayer=config.interlayer, allocation=config.allocation.name, target=target,
+        round_to=config.round_to, interlayer=config.interlayer, target=target,
+        allocation=allocation(cell, graph, scores, step),
         comparable=criterion(config.importance.name).scale == "net",
     )  # fmt: skip
+
+
+def allocation(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step: int) -> CostAware | str:
+    """How many channels of which group go; what that takes is measured once per net, criterion and repair."""
+    chosen = cell.config.allocation
+    if chosen.name != "cost":
+        return chosen.name
+    if not chosen.sensitivity:
+        return CostAware(chosen.floor)
+    mending = repair_of(cell.config)
+    name = digest([cell.config.repair.name, chosen.sensitivity, to_dict(cell.config.importance)])
+    path = cell.scores_folder(step) / f"sensitivity-{name}.json"
+    with locked(path.parent):
+        if not path.exists():
+            write_atomically(path, json.dumps(_measured(cell, graph, scores, mending, step)))
+        return CostAware(chosen.floor, measured=read_json(path))
+
+
+def _measured(
+    cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], mending: Repair, step: int
+) -> dict[str, list[tuple[float, float]]]:
+    """What the outputs lose on the last calibration images when single groups are pruned and repaired by themselves.
+
+    Batch norms are corrected for all groups together only: that takes passes of its own.
+    """
+    detector = cell.nets.now
+    evidence = calibrating.gathered(cell, detector, graph, mending.requires, step)
+    images = torch.cat([batch.images for batch in calibrating.batches(cell)])[-cell.config.allocation.sensitivity :]
+    images = images.to(cell.device)
+    with torch.no_grad():
+        wanted = detector.compared(images)
+
+    @torch.no_grad()
+    def lost(network: nn.Module) -> float:
+        return float(detector.distance(detector.with_network(network.eval()).compared(images), wanted))
+
+    single = mending if mending.single is None else repair_named(mending.single)
+    first = [next(iter(calibrating.batches(cell)))]
+    return sensitivity(evidence, scores, single, lambda: first, calibrating.forward(detector), lost)
 
 
 def budget(cell: Cell, graph: CouplingGraph, step: int) -> tuple[float, str | None]:

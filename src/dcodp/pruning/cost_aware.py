@@ -1,8 +1,8 @@
 """Cost-aware allocation: what loses least for what it saves goes first, a block of one group's channels at a time.
 
 The saving of a block is re-counted after every removal, since a layer that lost inputs saves less when it loses
-filters. Losses are the sums of the channels' scores, which therefore must be comparable between groups, or be put on
-one scale by what was measured (`scales`).
+filters. What it loses is told by the channels' scores, which must be comparable between groups, and, where that was
+measured, by what the net's outputs lose when this group alone is pruned and repaired: dE^trust · dS^(1 − trust).
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ from dcodp.graph import CouplingGraph, Group
 from dcodp.pruning.allocation import Counts
 from dcodp.pruning.costs import COSTS
 
+Measured = Mapping[str, Sequence[tuple[float, float]]]  # group → (share removed, what the outputs lose), ascending
+LEAST = 1e-6  # what a block loses at the least, in the unit of what was measured: noise tells no more
+
 
 @dataclass(frozen=True)
 class CostAware:
-    """`floor`: the share of each group that stays. `blocks`: a group goes in so many steps. `scales`: group → by what
-    its scores are multiplied; a group that is not named stays as it is scored."""
+    """`floor`: the share of each group that stays. `blocks`: a group goes in so many steps. `measured`: what pruning
+    single groups did to the outputs, and how much that counts beside the scores (`trust`: 0 not at all, 1 alone)."""
 
     floor: float = 0.25
     blocks: int = 16
-    scales: Mapping[str, float] = field(default_factory=dict)
+    measured: Measured = field(default_factory=dict)
+    trust: float = 0.75
 
 
 def cost_aware_counts(
@@ -44,41 +48,44 @@ def cost_aware_counts(
     Raises InputError where that takes more than the floors allow.
     """
     cost = COSTS[kind](graph)
-    numbers = {group.name: number for number, group in enumerate(graph.groups)}
     kept = np.array([group.channels for group in graph.groups], float)
-    wanted = share * cost(kept[None])[0]
+    dense = cost(kept[None])[0]
+    names = {group.name for group in free}
     piles = {
-        numbers[g.name]: _Pile(g, scores[g.name], chosen, round_to, min_channels) for g in free if g.name in numbers
+        number: _Pile(group, scores[group.name], chosen, round_to, min_channels)
+        for number, group in enumerate(graph.groups)
+        if group.name in names
     }
     for fine in (False, True):  # blocks as long as they fit, then single steps
-        while True:
+        while cost(kept[None])[0] > share * dense:
             steps = np.zeros(len(kept))
             for number, pile in piles.items():
                 steps[number] = pile.step(int(kept[number]), fine)
             left = cost.without(kept, steps)
             saved = cost(kept[None])[0] - left
-            able = (steps > 0) & (saved > 0) & ((left >= wanted) | fine)
-            if cost(kept[None])[0] <= wanted or not able.any():
+            able = [n for n in piles if steps[n] > 0 and saved[n] > 0 and (fine or left[n] >= share * dense)]
+            if not able:
                 break
-            loss = np.zeros(len(kept))
-            for number, pile in piles.items():
-                loss[number] = pile.loss(int(kept[number]), int(steps[number]))
-            number = int(np.where(able, loss / np.where(able, saved, 1.0), np.inf).argmin())
-            kept[number] -= steps[number]
-    if cost(kept[None])[0] > wanted * (1 + 1e-9):
+            best = min(able, key=lambda n: piles[n].loss(int(kept[n]), int(steps[n])) - np.log(saved[n]))
+            kept[best] -= steps[best]
+    reached = cost(kept[None])[0] / dense
+    if reached > share * (1 + 1e-9):
         raise InputError(
             f"target={kind}:{share:g} cannot be met: with {chosen.floor:g} of each group the smallest net keeps "
-            f"{cost(kept[None])[0] / (wanted / share):.3f}; lower allocation.floor, or choose another share"
+            f"{reached:.3f}; lower allocation.floor, or choose another share"
         )
-    return {group.name: int(kept[numbers[group.name]]) for group in free}
+    return {graph.groups[number].name: int(kept[number]) for number in piles}
 
 
 class _Pile:
     """The channels of one group, lowest score on top."""
 
     def __init__(self, group: Group, scores: Tensor, chosen: CostAware, round_to: int, min_channels: int):
-        values = np.sort(scores.detach().double().cpu().numpy()) * chosen.scales.get(group.name, 1.0)
-        self.lost = np.concatenate([[0.0], np.cumsum(values)])  # when so many are gone
+        self.scored = np.concatenate([[0.0], np.cumsum(np.sort(scores.detach().double().cpu().numpy()))])
+        points = [(0.0, 0.0), *chosen.measured.get(group.name, ())]
+        self.shares, measured = (np.array(column) for column in zip(*points, strict=True))
+        self.measured = np.maximum.accumulate(measured)
+        self.trust = chosen.trust if len(points) > 1 else 0.0
         self.channels, self.round_to = group.channels, round_to
         least = max(chosen.floor * group.channels, min_channels, 1)
         self.least = min(group.channels, -(-int(np.ceil(least)) // round_to) * round_to)
@@ -91,5 +98,14 @@ class _Pile:
         return max(0, kept - wanted)
 
     def loss(self, kept: int, step: int) -> float:
+        """The logarithm of what the next `step` channels lose."""
         gone = self.channels - kept
-        return float(self.lost[gone + step] - self.lost[gone])
+        scored = max(self.scored[gone + step] - self.scored[gone], np.finfo(float).tiny)
+        measured = max(self._measured(gone + step) - self._measured(gone), LEAST)
+        return float(self.trust * np.log(measured) + (1 - self.trust) * np.log(scored))
+
+    def _measured(self, gone: int) -> float:
+        """Between the points along straight lines, beyond the last one four times as steep as up to it."""
+        share, last = gone / self.channels, self.shares[-1]
+        beyond = 1 + 4 * max(0.0, share - last) / max(last, 1e-9)
+        return float(np.interp(share, self.shares, self.measured)) * beyond

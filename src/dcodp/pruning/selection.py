@@ -72,7 +72,10 @@ def select(
     if target is None and allocation == "uniform":
         counts = local_counts(free, ratios, round_to, min_channels)
     elif isinstance(allocation, CostAware):
-        kind, wanted = parse_target(target) if target is not None else ("parameters", 1 - float(ratio))  # type: ignore[arg-type]
+        kind, wanted = parse_target(target) if target is not None else ("flops", 0.0)
+        if target is None:  # as much as the same ratio in every group would leave
+            alike = local_counts(free, ratios, round_to, min_channels)
+            wanted = share_left(graph, kind, scores)(alike)
         counts = cost_aware_counts(allocation, graph, free, scores, kind, wanted, round_to, min_channels)
     else:
         kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))  # type: ignore[arg-type]

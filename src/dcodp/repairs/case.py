@@ -30,7 +30,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Repair:
-    """`mend` changes `case.pruned` in place, names and shapes stay; it returns notes on what it could not do."""
+    """`mend` changes `case.pruned` in place, names and shapes stay; it returns notes on what it could not do.
+
+    `single`: the name of the cheaper repair that stands for it where single groups are tried out; None: itself.
+    """
 
     requires: tuple[Statistic, ...]
     mend: Callable[[Case], list[str]]
+    single: str | None = None

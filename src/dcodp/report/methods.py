@@ -18,8 +18,8 @@ DEFAULTS: dict[str, Any] = {**Method.of({}).to_dict(), "target": "", "ratio": 0.
 METHOD = tuple(DEFAULTS)
 # where a configuration has them, by this and by earlier versions
 PLACES = (
-    *("importance.name", "importance.aggregate", "interlayer", "allocation.name", "allocation.floor", "scope"),
-    *("repair.name", "compensate", "finetune.distill", "finetune.labels", "control", "steps", "target", "ratio"),
+    *("importance.name", "importance.aggregate", "interlayer", "allocation", "scope"),
+    *("repair", "compensate", "finetune.distill", "finetune.labels", "control", "steps", "target", "ratio"),
 )
 NO_METHOD = {field: type(value)() for field, value in DEFAULTS.items()}  # a dense net's
 BUDGET = ("target", "ratio")  # how much is removed; the rest says how

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -15,6 +16,7 @@ from dcodp.config import ModelConfig
 from dcodp.detectors.base import Detector
 from dcodp.detectors.class_rows import Layout
 from dcodp.detectors.torchvision_common import NarrowResNet, TorchvisionDetector, load_all, make_network, temporarily
+from dcodp.graph.tracing import result_tensors
 
 PREDICTOR = "roi_heads.box_predictor"
 ROWS = {  # the background comes first
@@ -30,6 +32,10 @@ class FasterRCNNDetector(TorchvisionDetector):
 
     def thresholds(self) -> Any:
         return self.network.roi_heads
+
+    def compared(self, images: Tensor) -> list[Tensor]:
+        """What the region proposal network says at every anchor."""
+        return result_tensors(self.network.rpn.head(self.features(images)))  # type: ignore[operator, union-attr]
 
     @contextmanager
     def most_work(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -14,12 +15,17 @@ from dcodp.config import ModelConfig
 from dcodp.detectors.base import Detector
 from dcodp.detectors.class_rows import Layout
 from dcodp.detectors.torchvision_common import NarrowResNet, TorchvisionDetector, load_all, make_network
+from dcodp.graph.tracing import result_tensors
 
 ROWS = {"head.classification_head.cls_logits": Layout(blocks=9)}  # 9 anchors per place
 
 
 class RetinaNetDetector(TorchvisionDetector):
     """Losses: `classification` (focal) and `bbox_regression`. There is no background class."""
+
+    def compared(self, images: Tensor) -> list[Tensor]:
+        """What the heads say at every anchor."""
+        return result_tensors(self.network.head(self.features(images)))  # type: ignore[operator]
 
 
 def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[str]]:

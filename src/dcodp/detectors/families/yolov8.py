@@ -14,6 +14,7 @@ from dcodp.data.types import Batch, Detections
 from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.checkpoint import read_checkpoint
 from dcodp.detectors.class_rows import Layout, match, with_rows
+from dcodp.detectors.comparing import prediction_distance
 from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.detectors.parallel import mean_over_processes
 from dcodp.errors import InputError
@@ -39,6 +40,11 @@ class YOLOv8(Detector):
 
     def outputs(self, result: Any) -> Tensor:
         return result[0]
+
+    def distance(self, mine: list[Tensor], theirs: list[Tensor]) -> Tensor:
+        """As `prediction_distance`: predictions [B, 4 + C, N]."""
+        (a,), (b,) = mine, theirs
+        return prediction_distance(a[:, :4].mT, a[:, 4:].mT, b[:, :4].mT, b[:, 4:].mT)
 
     def training_outputs(self, batch: Batch) -> Any:
         """The head's raw maps, as ultralytics' loss takes them."""

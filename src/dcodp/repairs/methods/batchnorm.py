@@ -82,4 +82,4 @@ def _listen(network: nn.Module, forward: Any, into: dict[str, list[Moments]], ta
             handle.remove()
 
 
-REPAIR = Repair((), mend)
+REPAIR = Repair((), mend, single="none")

@@ -12,6 +12,7 @@ from dcodp.config import ModelConfig
 from dcodp.data.types import Batch, Detections
 from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.checkpoint import read_checkpoint
+from dcodp.detectors.comparing import prediction_distance
 from dcodp.detectors.families.yolov7.assign import assign_by_shape, assign_by_transport
 from dcodp.detectors.families.yolov7.loss import Gains, detection_loss
 from dcodp.detectors.families.yolov7.network import YOLOv7, yolov7
@@ -38,6 +39,12 @@ class YOLOv7Detector(Detector):
     def outputs(self, result: Any) -> Any:
         """The decoded predictions [B, N, 5 + C]; the raw maps say the same once more."""
         return result[0]
+
+    def distance(self, mine: list[Tensor], theirs: list[Tensor]) -> Tensor:
+        """As `prediction_distance`: predictions [B, N, 5 + C], a class's probability being that of its box times its
+        own."""
+        (a,), (b,) = mine, theirs
+        return prediction_distance(a[..., :4], a[..., 4:5] * a[..., 5:], b[..., :4], b[..., 4:5] * b[..., 5:])
 
     def training_outputs(self, batch: Batch) -> list[Tensor]:
         """The head's raw maps: levels [B, A, H, W, 5 + C]."""
