@@ -1,12 +1,13 @@
 # make demo   train, prune, fine-tune and compare YOLOv8n on generated images (minutes on two CPU cores)
 # make test   the whole default test suite, ruff and pyright
-# Both set up .venv from requirements.lock first; nothing but Python 3.11-3.13 and make is needed.
+# make results   every table and figure under results/ and in README.md, from the records alone
+# All set up .venv from requirements.lock first; nothing but Python 3.11-3.13 and make is needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test results lint lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -17,6 +18,9 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python src
 	$(BIN)/pytest
+
+results: $(READY)
+	$(BIN)/python results/render.py
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

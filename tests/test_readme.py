@@ -2,17 +2,17 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dcodp.records import load_records
-from dcodp.report.formats import markdown
-from dcodp.report.layouts import load_layouts
-from dcodp.report.query import measurements
-from dcodp.report.tables import build_table
+from dcodp.errors import InputError
+from dcodp.records import Record, load_records
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
 README = (ROOT / "README.md").read_text()
 
 
@@ -23,8 +23,14 @@ def table(mark: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+def figures(record: Record, stage: str) -> dict[str, Any]:
+    block = record.block(stage)
+    assert block is not None
+    return block
+
+
 def test_the_architectures_are_those_of_the_benchmark():
-    measured = json.loads((ROOT / "results" / "architectures.json").read_text())["architectures"]
+    measured = json.loads((RESULTS / "architectures.json").read_text())["architectures"]
     expected = []
     for name, row in measured.items():
         ours, peer = row["ours"], row["peer"]
@@ -38,43 +44,41 @@ def test_the_architectures_are_those_of_the_benchmark():
 
 
 def test_the_demonstration_is_that_of_the_records():
-    records = [json.loads(p.read_text()) for p in (ROOT / "results" / "demo").rglob("record.json")]
-    assert {r["config"]["ratio"] for r in records} == {0.2, 0.5, 0.7}
+    records = load_records(RESULTS / "demo")
+    assert {record.config["ratio"] for record in records} == {0.2, 0.5, 0.7}
     rows = {(row[1], row[2]): row for row in table("demo table")}
     for record in records:
-        dense, ratio = record["dense"], f"{100 * record['config']['ratio']:.0f} %"
+        dense, ratio = figures(record, "dense"), f"{100 * record.config['ratio']:.0f} %"
         assert rows["", ""][3:5] == [f"{100 * dense[k]:.1f}" for k in ("map50", "map50_95")]
         for stage, name in (("pruned", "pruned"), ("finetuned", "fine-tuned")):
-            row, block = rows[ratio, name], record[stage]
+            row, block = rows[ratio, name], figures(record, stage)
             assert row[3:5] == [f"{100 * block[k]:.1f}" for k in ("map50", "map50_95")]
             assert row[7] == f"{block['parameters'] / 1e6:.3f}"
             assert row[8] == f"{100 * (1 - block['parameters'] / dense['parameters']):.1f}"
 
 
 def test_the_coco_figures_are_those_of_the_records():
-    records = [json.loads(p.read_text()) for p in (ROOT / "results" / "coco").rglob("record.json")]
+    records = load_records(RESULTS / "coco")
     names = {"yolov8n": "YOLOv8n", "yolov7": "YOLOv7"}
     rows = {(row[0], row[1]): row for row in table("coco table")}
     assert len(rows) == len(records) + len(names)
     for record in records:
-        name = names[record["config"]["model"]["name"]]
-        for ratio, block in (
-            ("dense", record["dense"]),
-            (f"{100 * record['config']['ratio']:.0f} %", record["pruned"]),
-        ):
-            sizes = " / ".join(f"{100 * block[k]:.1f}" for k in ("ap_small", "ap_medium", "ap_large"))
-            expected = [f"{100 * block[k]:.1f}" for k in ("map50_95", "map50", "ap75")]
+        name, dense = names[record.config["model"]["name"]], figures(record, "dense")
+        ratio = f"{100 * record.config['ratio']:.0f} %"
+        for budget, block in (("dense", dense), (ratio, figures(record, "pruned"))):
+            keys = ("map50_95", "map50", "ap75", "ap_small", "ap_medium", "ap_large")
+            expected = [f"{100 * block[k]:.1f}" for k in keys]
             cost = [f"{block['parameters'] / 1e6:.3f}", f"{block['flops'] / 1e9:.2f}"]
-            assert rows[name, ratio][2:] == [*expected, sizes, *cost]
-        assert record["dense"]["images"] == 500 and record["dense"]["subset"]
+            assert rows[name, budget][2:] == [*expected, *cost]
+        assert dense["images"] == 500 and dense["subset"]
 
 
 def test_the_three_detectors_are_those_of_the_records():
-    records = [json.loads(p.read_text()) for p in (ROOT / "results" / "shapes").rglob("record.json")]
+    records = load_records(RESULTS / "shapes")
     rows = {row[5]: row for row in table("shapes table")}  # by their number of parameters
     assert len(rows) == 2 * len(records) == 6
     for record in records:
-        dense, pruned, tuned = record["dense"], record["pruned"], record["finetuned"]
+        dense, pruned, tuned = (figures(record, stage) for stage in ("dense", "pruned", "finetuned"))
         assert dense["map50"] >= 0.6
         row = rows[f"{dense['parameters'] / 1e6:.3f}"]
         assert row[3:5] == [f"{100 * dense[k]:.1f}" for k in ("map50", "map50_95")]
@@ -83,7 +87,7 @@ def test_the_three_detectors_are_those_of_the_records():
 
 
 def test_the_cost_of_scores_is_that_of_the_benchmark():
-    measured = json.loads((ROOT / "results" / "importance_cost.json").read_text())
+    measured = json.loads((RESULTS / "importance_cost.json").read_text())
     assert set(measured) == {"yolov8n", "yolov7", "faster_rcnn"}
     models = [measured[name] for name in ("yolov8n", "yolov7", "faster_rcnn")]
     expected = [
@@ -96,7 +100,7 @@ def test_the_cost_of_scores_is_that_of_the_benchmark():
     ours = (first["criteria"]["dcodp"]["seconds"] - first["forward"]["seconds"]) / first["images"]
     ratio = first["published"]["decompositions"] / ours
     assert ratio >= 200 and f"{ratio:.0f} times" in README
-    again = (ROOT / "results" / "importance_cost_again.md").read_text()
+    again = (RESULTS / "importance_cost_again.md").read_text()
     for start in (
         "scoring alone; published: its decompositions",
         "the same, with one forward",
@@ -106,23 +110,35 @@ def test_the_cost_of_scores_is_that_of_the_benchmark():
         assert re.search(rf"{found[0]} and\s{found[1]} in place of", README)
 
 
-def test_the_calibration_table_is_that_of_the_benchmark():
-    lines = (ROOT / "results" / "calibration.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert table("calibration") == rows[2:]
+# --- what `make results` makes ---
 
 
-@pytest.mark.parametrize(
-    ("name", "folder"),
-    [
-        ("ablation_shapes", "ablation_shapes"),
-        ("aggregation_shapes", "ablation_shapes"),
-        ("ablation_coco", "ablation_coco"),
-    ],
-)
-def test_the_comparisons_of_criteria_are_those_of_the_records(name, folder):
-    (layout,) = [layout for layout in load_layouts(ROOT / "experiments") if layout.name == name]
-    shown = build_table(layout, measurements(load_records(ROOT / "results" / folder)))
-    rendered = [line for line in markdown([shown]).splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in rendered]
-    assert shown.missing == () and table(name) == rows[2:]
+@pytest.fixture(scope="module")
+def rendering():
+    return runpy.run_path(str(RESULTS / "render.py"))
+
+
+def test_nothing_that_is_rendered_is_stale(rendering):
+    stale = [str(path.relative_to(ROOT)) for path in rendering["stale"]()]
+    assert stale == [], "run: make results"
+
+
+def test_every_study_and_every_place_for_a_table_is_rendered(rendering):
+    assert {path.parent.name for path in RESULTS.glob("*/records.json")} == set(rendering["STUDIES"])
+    marks = set(re.findall(r"<!-- (.*?) -->", README)) - {"end"}
+    assert marks == {*rendering["README"], "architectures", "cost", "calibration"}
+    kept = {path for path in RESULTS.glob("*/tables/*") if path.is_file()}
+    assert kept == {path for path in rendering["documents"]() if path.parent.name == "tables"}
+
+
+@pytest.mark.parametrize("study", ["ablation_shapes", "ablation_coco"])
+def test_no_cell_of_the_comparisons_of_criteria_is_missing(rendering, study):
+    tables = [table for tables in rendering["study_tables"](study).values() for table in tables]
+    assert tables and all(table.missing == () for table in tables)
+
+
+def test_a_table_without_a_place_is_one_line(rendering):
+    text = "a\n<!-- one -->\nold\n<!-- end -->\nb\n"
+    assert rendering["filled"](text, {"one": "new"}) == "a\n<!-- one -->\nnew\n<!-- end -->\nb\n"
+    with pytest.raises(InputError, match="no place for the table two"):
+        rendering["filled"](text, {"two": "new"})

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from dcodp.config import Config, to_dict
 from dcodp.data.voc import CLASSES
-from dcodp.records import Record, run_folder, write_record
+from dcodp.records import Record, read_study, record_of, run_folder, write_record
 from dcodp.report.build import Report, render_report
 from dcodp.report.pictures import Drawn, draw_pictures
 
@@ -90,7 +89,8 @@ def made_up(
         "pruning": {"channels_removed": ratio},
         "wall_seconds": {"dense": 1.5},
     }
-    return Record(run_id, status, config, **blocks, provenance=provenance)
+    tree = {"run_id": run_id, "status": status, "config": config, **blocks, "provenance": provenance}
+    return record_of(tree, Path("made_up"))
 
 
 # --- a folder of results that fills every table and figure ----------------------------------------------------------
@@ -190,8 +190,8 @@ def write_results(folder: Path, demonstration: bool = True) -> None:
         kept = {"stem": list(range(8)), "body.0.conv1": list(range(32)), "neck": list(range(16))}
         (run_folder(folder, run_id).plan).write_text(json.dumps({"format": 1, "groups": kept}))
     if demonstration:
-        for run in sorted((ROOT / "results" / "demo" / "runs").iterdir()):
-            shutil.copytree(run, folder / "runs" / run.name, dirs_exist_ok=True)
+        for record in read_study(ROOT / "results" / "demo"):
+            write_record(run_folder(folder, record.run_id), record)
 
 
 def _draw(folder: Path, run_id: str) -> None:

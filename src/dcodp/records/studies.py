@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dcodp.records.record import Record, plain, read_record, record_of
 from dcodp.records.running import is_alive
 
 FORMAT = 1
-# places in `provenance`, of which a study holds each value once
+# places in `provenance` of mappings that a study holds once; a record has a name there, which `shared` explains
 SHARED = (("libraries",), ("pruning", "coupling"), ("pruning", "layers_frozen"))
 
 
@@ -63,7 +63,10 @@ def read_study(folder: Path) -> list[Record]:
     path = study_file(folder)
     if not path.is_file():
         return []
-    tree = read_json(path)
+    try:
+        tree = read_json(path)
+    except InputError:
+        raise InputError(f"{path} cannot be read, or is not whole JSON; bring it back from git") from None
     if not isinstance(tree, dict) or tree.get("format") != FORMAT or not isinstance(tree.get("records"), list):
         raise InputError(f"{path} is not a study's records, or of a later format; bring it back from git")
     try:
@@ -74,13 +77,20 @@ def read_study(folder: Path) -> list[Record]:
 
 def _whole(record: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     """The record with what it names in `shared` in place."""
-    for key, name in record.pop("shared", {}).items():
-        *parents, last = key.split(".")
-        node = record["provenance"]
-        for parent in parents:
-            node = node[parent]
-        node[last] = copy.deepcopy(shared[name])
+    for node, key in _places(record["provenance"]):
+        if isinstance(node[key], str):
+            node[key] = copy.deepcopy(shared[node[key]])
     return record
+
+
+def _places(provenance: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where the SHARED values of a record stand: (mapping, key)."""
+    for *parents, key in SHARED:
+        node: Any = provenance
+        for parent in parents:
+            node = node.get(parent) or {}
+        if key in node:
+            yield node, key
 
 
 def write_study(folder: Path, records: Sequence[Record]) -> Path:
@@ -95,19 +105,14 @@ def write_study(folder: Path, records: Sequence[Record]) -> Path:
 
 
 def _compact(record: Record, shared: dict[str, Any]) -> dict[str, Any]:
-    """A record as JSON has it, SHARED values moved to `shared` under a name made of the detector's."""
+    """A record as JSON has it, SHARED values moved to `shared`; their names take their place."""
     lost: list[str] = []
     tree = plain(dataclasses.asdict(record), lost)
     tree["notes"] += [note for note in lost if note not in tree["notes"]]
-    names = {}
-    for keys in SHARED:
-        *parents, last = keys
-        node: Any = tree["provenance"]
-        for parent in parents:
-            node = node.get(parent) or {}
-        if node.get(last):
-            names[".".join(keys)] = _name(node.pop(last), f"{_model(record)} {last}", shared)
-    return {**tree, "shared": names}
+    for node, key in _places(tree["provenance"]):
+        if isinstance(node[key], dict):
+            node[key] = _name(node[key], f"{_model(record)} {key}", shared)
+    return tree
 
 
 def _model(record: Record) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dcodp.report.layouts import Column
 from dcodp.report.query import Measurement
@@ -50,11 +50,17 @@ def markdown(tables: Sequence[Table]) -> str:
 
 def _markdown(table: Table) -> str:
     head = [*table.headers, *(column.label for column in table.columns)]
-    rule = ["---"] * len(table.headers) + ["---:"] * len(table.columns)
-    rows = [[_plain(text) for text in row] for row in (head, *texts(table))]
-    lines = [f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])]
+    figures = range(len(table.headers), len(head))
+    rows = markdown_rows(([_plain(text) for text in row] for row in (head, *texts(table))), right=figures)
     notes = (f"- {_plain(note)}" for note in table.footnotes)
-    return "\n".join([f"### {_plain(table.title)}", "", *lines, "", *notes, ""])
+    return "\n".join([f"### {_plain(table.title)}", "", rows, "", *notes, ""])
+
+
+def markdown_rows(rows: Iterable[Sequence[str]], right: range) -> str:
+    """The first row is the head; `right`: numbers of the columns that are set to the right."""
+    head, *others = rows
+    rule = ["---:" if i in right else "---" for i in range(len(head))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *others))
 
 
 def _plain(text: str) -> str:

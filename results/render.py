@@ -1,0 +1,170 @@
+"""Whatever is rendered from the records and measurements under results/ and committed: `make results`.
+
+    python results/render.py              writes it: results/STUDY/tables and figures, the tables in the README files
+    python results/render.py --check      names what is stale (figures aside); exit status 1 if anything is
+
+Nothing is computed, and a second time nothing changes. In a README file a table stands between <!-- its name --> and
+<!-- end -->. What a benchmark writes beside its JSON (results/*.md) is made by the benchmark.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dcodp.errors import InputError
+from dcodp.records import load_records, write_atomically
+from dcodp.report import figures
+from dcodp.report.formats import RENDERERS, markdown_rows
+from dcodp.report.labels import label
+from dcodp.report.layouts import TableLayout, default_figures, load_layouts
+from dcodp.report.query import measurements
+from dcodp.report.tables import Table, build_table, default_tables
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+MEASURED = "results"  # the tables of everything that a study measured; other names are those of experiments/
+STUDIES = {
+    "demo": (MEASURED,),
+    "shapes": (MEASURED, "shapes_detectors"),
+    "coco": (MEASURED, "coco_before_finetuning"),
+    "ablation_shapes": ("ablation_shapes", "aggregation_shapes"),
+    "ablation_coco": ("ablation_coco",),
+}
+DRAWN = ("demo",)  # studies of which the default figures are kept
+README = {  # mark → (study, table)
+    "demo table": ("demo", MEASURED),
+    "shapes table": ("shapes", "shapes_detectors"),
+    "coco table": ("coco", "coco_before_finetuning"),
+    "ablation_shapes": ("ablation_shapes", "ablation_shapes"),
+    "ablation_coco": ("ablation_coco", "ablation_coco"),
+    "aggregation_shapes": ("ablation_shapes", "aggregation_shapes"),
+}
+WITH_NOTES = ("demo table",)  # elsewhere the text says what the notes say
+
+
+def study_tables(study: str) -> dict[str, list[Table]]:
+    """name → its tables, of one study."""
+    frame = measurements(load_records(RESULTS / study))
+    layouts = {layout.name: layout for layout in load_layouts(ROOT / "experiments")}
+    tables = {}
+    for name in STUDIES[study]:
+        layout = layouts.get(name)
+        tables[name] = [build_table(layout, frame)] if isinstance(layout, TableLayout) else default_tables(frame)
+    return tables
+
+
+def documents() -> dict[Path, str]:
+    """Every rendered text with the file that is to hold it."""
+    tables = {study: study_tables(study) for study in STUDIES}
+    found = {
+        RESULTS / study / "tables" / f"{name}.{ending}": render(tables[study][name])
+        for study, names in STUDIES.items()
+        for name in names
+        for ending, render in RENDERERS.items()
+    }
+    blocks = {mark: block(tables[study][name], mark in WITH_NOTES) for mark, (study, name) in README.items()}
+    blocks |= {"architectures": architectures(), "cost": cost(), "calibration": calibration()}
+    found[ROOT / "README.md"] = filled((ROOT / "README.md").read_text(encoding="utf-8"), blocks)
+    own = RESULTS / "README.md"
+    found[own] = filled(own.read_text(encoding="utf-8"), {"studies": markdown_rows(studies(), right=range(1, 2))})
+    return found
+
+
+def block(tables: Sequence[Table], notes: bool) -> str:
+    """The rows in Markdown without the title, with the notes below them if asked."""
+    parts = RENDERERS["md"](tables).split("\n\n")
+    return "\n\n".join(parts[1:3] if notes else parts[1:2]).strip()
+
+
+def filled(text: str, blocks: dict[str, str]) -> str:
+    """The text with every block between its markers. Raises InputError where there are none."""
+    for name, content in blocks.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not mark or not end:
+            raise InputError(f"there is no place for the table {name}; write <!-- {name} --> and <!-- end --> there")
+        text = f"{before}{mark}{content}\n{end}{after}"
+    return text
+
+
+# --- measurements of benchmarks ---
+
+
+def measured(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def architectures() -> str:
+    head = ["architecture", "M parameters", "removed at 0.5", "error", "torch-pruning 1.6.1, ratio 0.5"]
+    rows = [_architecture(name, row) for name, row in measured("architectures.json")["architectures"].items()]
+    return markdown_rows([head, *rows], right=range(1, 4))
+
+
+def _architecture(name: str, row: dict[str, Any]) -> list[str]:
+    ours, peer = row["ours"], row["peer"]
+    removed, error = ours["ratios"]["0.5"]["parameters_removed"], max(r["error"] for r in ours["ratios"].values())
+    told = peer["problem"] or f"{100 * peer['removed']:.1f} % removed"
+    return [name, f"{ours['parameters'] / 1e6:.1f}", f"{100 * removed:.1f} %", f"{error:.0e}", told]
+
+
+def cost() -> str:
+    """How many times as long as forward passes over the same images."""
+    models = measured("importance_cost.json")
+    rows = [
+        [name, *(f"{m['criteria'][name]['seconds'] / m['forward']['seconds']:.1f}" for m in models.values())]
+        for name in next(iter(models.values()))["criteria"]
+    ]
+    return markdown_rows([["criterion", *(label("model", name) for name in models)], *rows], right=range(1, 4))
+
+
+def calibration() -> str:
+    lines = (RESULTS / "calibration.md").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if line.startswith("|"))
+
+
+# --- studies ---
+
+
+def studies() -> Iterator[list[str]]:
+    """The rows of results/README.md: what each study holds."""
+    yield ["folder", "records", "detectors", "tested on", "seeds"]
+    for study in STUDIES:
+        rows = measurements(load_records(RESULTS / study)).to_dict("records")
+        found = (
+            {label("model", row["model"]) for row in rows},
+            {f"{label('dataset', row['dataset'])}, {row['images']} images" for row in rows},
+            {str(row["seed"]) for row in rows},
+        )
+        yield [f"`{study}`", str(len({row["run_id"] for row in rows})), *(", ".join(sorted(v)) for v in found)]
+
+
+def draw_figures() -> None:
+    for study in DRAWN:
+        frame = measurements(load_records(RESULTS / study))
+        for layout in (layout for dataset in sorted(set(frame["dataset"])) for layout in default_figures(dataset)):
+            figure = figures.draw(layout, frame)
+            if figure is not None:
+                _, pdf = figures.save(figure, RESULTS / study / "figures", layout.name)
+                pdf.unlink()  # the PNG is what is shown
+
+
+def stale() -> list[Path]:
+    """Files that do not hold what they should."""
+    return [path for path, text in documents().items() if not path.is_file() or path.read_text("utf-8") != text]
+
+
+def main() -> None:
+    if sys.argv[1:] == ["--check"]:
+        old = stale()
+        sys.exit(f"stale: {', '.join(map(str, old))}; run make results" if old else None)
+    for path, text in documents().items():
+        if not path.is_file() or path.read_text("utf-8") != text:
+            write_atomically(path, text)
+            print(path.relative_to(ROOT))
+    draw_figures()
+
+
+if __name__ == "__main__":
+    main()
