@@ -6,6 +6,7 @@ from PIL import Image
 from dcodp.report import figures
 from dcodp.report.layouts import FigureLayout, default_figures
 from dcodp.report.query import measurements
+from dcodp.report.series import series_of
 
 
 @pytest.fixture
@@ -23,9 +24,9 @@ def test_curve_starts_at_the_dense_net(frame):
 
 
 def test_methods_are_told_apart_only_where_there_are_several(frame):
-    both = figures.series(FigureLayout("c", "", "curve", ("map50",)), frame)
+    both = series_of(FigureLayout("c", "", "curve", ("map50",)), frame)
     assert [line.name for line in both] == ["YOLOv8n, dcodp", "YOLOv8n, l1"]
-    one = figures.series(FigureLayout("c", "", "curve", ("map50",), {"importance": "l1"}), frame)
+    one = series_of(FigureLayout("c", "", "curve", ("map50",), {"importance": "l1"}), frame)
     assert [line.name for line in one] == ["YOLOv8n"]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from dcodp.files import write_atomically
-from dcodp.report.claims import paper_method
-from dcodp.report.labels import label
-from dcodp.report.layouts import COLUMNS, FOUND, FigureLayout
-from dcodp.report.methods import METHOD, method_name
+from dcodp.report.layouts import COLUMNS, FigureLayout
 from dcodp.report.notes import data_name, schedules
 from dcodp.report.point_names import Point, write_names
-from dcodp.report.query import Measurement, class_names, measure, select, setting_notes
+from dcodp.report.query import Measurement, class_names, measure
+from dcodp.report.series import Series, series_of
 
 # Okabe and Ito's colours, safe for colour-blind readers (yellow left out: too pale on white)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -37,61 +34,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Series:
-    """One detector, method and setting: its dense rows, and its fine-tuned rows at every ratio."""
-
-    name: str
-    dense: pd.DataFrame
-    later: pd.DataFrame
-
-    def at(self, ratio: float) -> pd.DataFrame:
-        """Ratio 0 is the dense net."""
-        return self.later.loc[self.later["ratio"] == ratio] if ratio else self.dense
-
-    @property
-    def ratios(self) -> list[float]:
-        return [0.0, *sorted({float(r) for r in self.later["ratio"].dropna()} - {0.0})]
-
-    @property
-    def budgets(self) -> list[tuple[str, pd.DataFrame]]:
-        """(budget, rows) of every pruned net, also those with a FLOPs or parameter target instead of a ratio."""
-        return [(str(group.iloc[0]["budget"]), group) for _, group in self.later.groupby("budget", sort=True)]
-
-
-def series(layout: FigureLayout, frame: pd.DataFrame) -> list[Series]:
-    """Declared detectors first, then the others if allowed; methods and settings are named where they differ."""
-    dense = frame.loc[frame["stage"] == "dense"]
-    later = select(frame.loc[frame["stage"] == layout.stage], layout.where)
-    models = [m for m in layout.models if m != FOUND]
-    models += sorted(set(later["model"]) - set(models)) if FOUND in layout.models else []
-    later = select(later, {"model": models}).sort_values([*METHOD], kind="stable")
-    keys = ["dataset", "model", "method", "setting", "base"]
-    groups = [group for _, group in later.groupby(keys, sort=False)]
-    first = method_name(paper_method())
-    groups.sort(key=lambda g: (models.index(g.iloc[0]["model"]), g.iloc[0]["method"] != first))
-    firsts = [group.to_dict("records")[0] for group in groups]
-    return [
-        Series(name, dense.loc[(dense["base"] == first["base"]) & (dense["model"] == first["model"])], group)
-        for name, first, group in zip(_names(firsts), firsts, groups, strict=True)
-    ]
-
-
-def _names(firsts: Sequence[Mapping[Any, Any]]) -> list[str]:
-    """Detector, and method, data set and setting only where the figure holds several."""
-    several = {key: len({first[key] for first in firsts}) > 1 for key in ("method", "dataset")}
-    return [
-        label("model", first["model"])
-        + (f" on {label('dataset', first['dataset'])}" if several["dataset"] else "")
-        + (f", {first['method']}" if several["method"] else "")
-        + note
-        for first, note in zip(firsts, setting_notes(firsts), strict=True)
-    ]
-
-
 def draw(layout: FigureLayout, frame: pd.DataFrame) -> Figure | None:
     """None where no record holds anything to draw."""
-    lines = series(layout, frame)
+    lines = series_of(layout, frame)
     if not lines:
         return None
     with matplotlib.rc_context(STYLE):
