@@ -104,7 +104,7 @@ def test_frozen_and_ignored_groups_count_towards_the_target(traced):
         ({"target": "parameters:0.1", "ignore": ["*"]}, "cannot be met"),
         ({"target": "watts:0.5"}, "not understood"),
         ({"target": "flops:1.5"}, "not understood"),
-        ({"allocation": "galactic"}, "use uniform or global"),
+        ({"allocation": "galactic"}, "use uniform, global, cost"),
         ({"round_to": 0}, "round_to=0 is out of range; use round_to ≥ 1"),
         ({"min_channels": -1}, "min_channels=-1 is out of range"),
         ({"allocation": "global", "ratio": {"*": 0.5}}, "give one number"),

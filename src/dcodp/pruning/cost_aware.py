@@ -2,7 +2,8 @@
 
 The saving of a block is re-counted after every removal, since a layer that lost inputs saves less when it loses
 filters. What it loses is told by the channels' scores, which must be comparable between groups, and, where that was
-measured, by what the net's outputs lose when this group alone is pruned and repaired: dE^trust · dS^(1 − trust).
+measured, by what the net's outputs lose when this group alone is pruned and repaired: dE^trust · dS^(1 − trust)
+(how that compares with either alone, and with other ways to join them, is in results/untrained.md).
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class CostAware:
     """`floor`: the share of each group that stays. `blocks`: a group goes in so many steps. `measured`: what pruning
     single groups did to the outputs, and how much that counts beside the scores (`trust`: 0 not at all, 1 alone)."""
 
-    floor: float = 0.25
+    floor: float = 0.1
     blocks: int = 16
     measured: Measured = field(default_factory=dict)
-    trust: float = 0.75
+    trust: float = 0.5
 
 
 def cost_aware_counts(
@@ -83,7 +84,8 @@ class _Pile:
     def __init__(self, group: Group, scores: Tensor, chosen: CostAware, round_to: int, min_channels: int):
         self.scored = np.concatenate([[0.0], np.cumsum(np.sort(scores.detach().double().cpu().numpy()))])
         points = [(0.0, 0.0), *chosen.measured.get(group.name, ())]
-        self.shares, measured = (np.array(column) for column in zip(*points, strict=True))
+        shares, measured = (np.array(column) for column in zip(*points, strict=True))
+        self.points = np.round(shares * group.channels).astype(int)  # channels gone where it was measured
         self.measured = np.maximum.accumulate(measured)
         self.trust = chosen.trust if len(points) > 1 else 0.0
         self.channels, self.round_to = group.channels, round_to
@@ -105,7 +107,12 @@ class _Pile:
         return float(self.trust * np.log(measured) + (1 - self.trust) * np.log(scored))
 
     def _measured(self, gone: int) -> float:
-        """Between the points along straight lines, beyond the last one four times as steep as up to it."""
-        share, last = gone / self.channels, self.shares[-1]
-        beyond = 1 + 4 * max(0.0, share - last) / max(last, 1e-9)
-        return float(np.interp(share, self.shares, self.measured)) * beyond
+        """Between what was measured as the scores grow: the first channels of a stretch lose least of it. Beyond the
+        last point four times as steep as up to it."""
+        if gone >= self.points[-1]:
+            return float(self.measured[-1] * (1 + 4 * (gone - self.points[-1]) / max(self.points[-1], 1)))
+        after = int(np.searchsorted(self.points, gone, side="right"))
+        low, high = self.points[after - 1], self.points[after]
+        grown, whole = self.scored[gone] - self.scored[low], self.scored[high] - self.scored[low]
+        way = grown / whole if whole > 0 else (gone - low) / (high - low)
+        return float(self.measured[after - 1] + (self.measured[after] - self.measured[after - 1]) * way)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -76,7 +77,9 @@ def select(
         if target is None:  # as much as the same ratio in every group would leave
             alike = local_counts(free, ratios, round_to, min_channels)
             wanted = share_left(graph, kind, scores)(alike)
-        counts = cost_aware_counts(allocation, graph, free, scores, kind, wanted, round_to, min_channels)
+        counts = cost_aware_counts(
+            _trusted(allocation, comparable), graph, free, scores, kind, wanted, round_to, min_channels
+        )
     else:
         kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))  # type: ignore[arg-type]
         counts, settings["kept_share"] = _budgeted(
@@ -86,6 +89,21 @@ def select(
             settings["ratio"] = None
     keep = {g.name: lowest_removed(scores[g.name], g.channels, counts[g.name]) for g in free}
     return make_plan(graph, keep, settings)
+
+
+def _trusted(allocation: CostAware, comparable: bool) -> CostAware:
+    """Scores that mean something within their group alone order its channels; between groups what was measured decides.
+
+    Raises InputError where nothing was.
+    """
+    if comparable or allocation.trust == 1.0:
+        return allocation
+    if not allocation.measured:
+        raise InputError(
+            "allocation=cost compares scores between groups, and these cannot be; measure what single groups are worth "
+            "(allocation.sensitivity=8), or use importance=second_order"
+        )
+    return replace(allocation, trust=1.0)
 
 
 def _budgeted(
