@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KINDS = ("layer", "rms")
+KINDS: tuple[str, ...] = ("layer", "rms")
 
 
 def normalise(
@@ -57,7 +57,7 @@ class PrunedLayerNorm(PrunedNorm, nn.LayerNorm):
 
 def become_pruned(module: nn.Module, numbers: dict[str, Any]) -> None:
     """Make a module (in place, so that it stays the same under all its names) the norm that a plan describes."""
-    module.__class__ = PrunedLayerNorm if isinstance(module, nn.LayerNorm) else PrunedNorm
+    module.__class__ = PrunedLayerNorm if isinstance(module, nn.LayerNorm) else PrunedNorm  # type: ignore[assignment]
     for name in ("dense_channels", "normalised_dim", "normalised_by"):
         setattr(module, name, numbers[name])
 

@@ -140,9 +140,9 @@ class Solution:
         """Pairs of label arrays whose coordinates must stand or fall together for the rule to hold."""
         if rule.labels is None:
             return
-        defining = [self.defined_by.get(x.key) for x in leaves(rule.expression) if isinstance(x, FromAttribute)]
-        for other in defining:  # the same expression sizes two dimensions
-            same = other is not None and identity(other.expression) == identity(rule.expression)
+        keys = [x.key for x in leaves(rule.expression) if isinstance(x, FromAttribute)]
+        for other in [self.defined_by[key] for key in keys if key in self.defined_by]:
+            same = identity(other.expression) == identity(rule.expression)  # one expression sizes two dimensions
             if same and other.labels is not None and len(other.labels) == len(rule.labels):
                 yield other.labels, rule.labels
                 return

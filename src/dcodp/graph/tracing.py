@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcodp.copying import copied
 from dcodp.errors import InputError
 from dcodp.graph.building import build_graph
 from dcodp.graph.calls import CallMode
@@ -18,6 +18,7 @@ from dcodp.graph.dispatching import LabelMode
 from dcodp.graph.modules import follow_module_sizes, is_library_module, trace_attributes
 from dcodp.graph.recognising import watch_norms
 from dcodp.graph.recording import Recorder
+from dcodp.graph.scripts import scripts_watched
 from dcodp.graph.solving import solve
 
 Outputs = Callable[[Any], Any]
@@ -78,7 +79,7 @@ def _traced(
 
 
 def _observed(twin: nn.Module, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    with LabelMode(recorder), CallMode(recorder):
+    with scripts_watched(recorder), LabelMode(recorder), CallMode(recorder):
         return twin(*args, **kwargs)
 
 
@@ -139,10 +140,15 @@ def result_tensors(result: Any) -> list[Tensor]:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module) or any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
+    if not isinstance(model, nn.Module):
         raise InputError(f"a {type(model).__name__} cannot be traced; give the torch.nn.Module as Python code")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = f"its module {name} is compiled" if name else "it is compiled"
+            kind = type(model).__name__
+            raise InputError(f"a {kind} cannot be traced; give the torch.nn.Module as Python code ({what}, torch.jit)")
     try:
-        return copy.deepcopy(model)
+        return copied(model)
     except Exception as error:
         raise InputError(
             f"the model cannot be copied ({type(error).__name__}: {error}); "

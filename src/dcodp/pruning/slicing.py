@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dcodp.copying import copied
 from dcodp.errors import InputError
 from dcodp.graph.norms import become_pruned
 from dcodp.pruning.plan import PrunePlan
@@ -19,7 +19,7 @@ def prune(model: nn.Module, plan: PrunePlan) -> nn.Module:
     The dense model is left untouched. Raises InputError where the plan belongs to another architecture.
     """
     check_fits(model, plan)
-    small = copy.deepcopy(model)
+    small = copied(model)
     small.zero_grad(set_to_none=True)
     modules = dict(small.named_modules(remove_duplicate=False))
     replaced: dict[int, Tensor] = {}
@@ -41,6 +41,11 @@ def check_fits(model: nn.Module, plan: PrunePlan) -> None:
     """Every tensor of the plan must be in the model, in its dense shape."""
     tensors = named_tensors(model)
     for name, shape in plan.shapes.items():
+        if name not in tensors and (name.removeprefix("module.") in tensors or f"module.{name}" in tensors):
+            raise InputError(
+                f'the plan names {name}, and this model has it with or without "module." in front; one of them is '
+                "wrapped in DataParallel: take its .module for both tracing and pruning"
+            )
         if name not in tensors:
             raise InputError(
                 f"the plan names {name}, which this model does not have; use the architecture it was made for"

@@ -23,8 +23,8 @@ HARMLESS = {"dim", "ndimension", "ndim", "element_size", "itemsize", "get_device
 def name_of(func: Any) -> str:
     """The name by which a person knows a function, a method or an attribute of tensors."""
     owner = getattr(func, "__self__", None)
-    if getattr(func, "__name__", "") in ("__get__", "__set__") and owner is not None and hasattr(owner, "__name__"):
-        return owner.__name__
+    if getattr(func, "__name__", "") in ("__get__", "__set__") and hasattr(owner, "__name__"):
+        return str(getattr(owner, "__name__", ""))
     return getattr(func, "__name__", str(func))
 
 

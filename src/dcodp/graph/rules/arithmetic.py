@@ -55,8 +55,10 @@ def pointwise(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict
 
 def _keep_finite(recorder: Recorder, name: str, args: tuple[Any, ...]) -> None:
     """Where a removed channel is 0, dividing by it gives no number in the dense net."""
-    divisor = args[1] if name in ("div", "floor_divide", "remainder", "fmod") and len(args) > 1 else None
-    divisor = args[0] if name in SINGULAR or (name == "pow" and _negative(args[-1])) else divisor
+    first, *others = args or (None,)
+    divisor = others[0] if name in ("div", "floor_divide", "remainder", "fmod") and others else None
+    if name in SINGULAR or (name == "pow" and others and _negative(others[0])):
+        divisor = first
     if isinstance(divisor, Tensor) and is_zero(divisor):
         recorder.fix_dims(divisor, range(divisor.dim()), "divided by what is 0 where a channel is removed")
 

@@ -106,3 +106,10 @@ def rule_for(func: Any) -> Rule:
     if torch.Tag.pointwise in func.tags:
         return pointwise
     return unknown
+
+
+def blind_to_sizes(name: str) -> bool:
+    """Whether an operation (aten::…) does the same whatever size its operands have, and takes no sizes."""
+    packet = getattr(torch.ops.aten, name.removeprefix("aten::"), None)
+    rules = (pointwise, same, convolution, matmul, batch_norm, reduction, along, cat)
+    return packet is not None and any(rule_for(getattr(packet, o)) in rules for o in packet.overloads())
