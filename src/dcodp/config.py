@@ -71,6 +71,7 @@ class TrainSettings:
     batch: int = 16
     optimizer: str = "adamw"  # adamw | sgd (with Nesterov momentum)
     lr: float = 1e-3
+    fresh_lr: float = 1.0  # factor on lr where trained weights know none of the classes; a power of it for some
     lr_final: float = 1e-2  # cosine schedule: last learning rate as a fraction of the first
     schedule: str = "cosine"  # cosine | constant
     warmup_epochs: float = 3.0
@@ -183,6 +184,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
             "epochs": (0, 10**5, True),
             "batch": (1, 10**5, True),
             "lr": (0.0, 10.0, True),
+            "fresh_lr": (1e-3, 1e3, True),
             "lr_final": (0.0, 1.0, True),
             "warmup_epochs": (0.0, 10**4, True),
             "momentum": (0.0, 1.0, False),

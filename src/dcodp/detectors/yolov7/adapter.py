@@ -10,7 +10,6 @@ from torchvision.ops import box_convert
 
 from dcodp.config import ModelConfig
 from dcodp.detectors.base import Batch, DecodeSettings, Detections, Detector
-from dcodp.detectors.checkpoint import read_checkpoint
 from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.detectors.yolov7.assign import assign_by_shape, assign_by_transport
 from dcodp.detectors.yolov7.loss import Gains, detection_loss
@@ -77,7 +76,5 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
     if not classes:
         raise InputError("the data set has no classes; give one with at least one class")
     network = yolov7(len(classes), WIDTHS[model.variant])
-    notes = []
-    if model.weights is not None:
-        notes = load_weights(network, read_checkpoint(model.weights), classes, model.weights)
-    return YOLOv7Detector(model.name, network, classes), notes
+    detector = YOLOv7Detector(model.name, network, classes)
+    return detector, [] if model.weights is None else load_weights(detector, model.weights)
