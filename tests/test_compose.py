@@ -59,8 +59,9 @@ def test_fine_tuning_has_settings_of_its_own_whatever_the_model():
     for model in ("yolov8n", "yolov7", "faster_rcnn"):
         config = one(f"model={model}", "schedule=finetune")
         paper = one(f"model={model}", "schedule=paper_voc")
-        assert config.train == config.finetune
-        assert config.train.lr < paper.train.lr and config.train.warmup_epochs < paper.train.warmup_epochs
+        for phase in (config.train, config.finetune):
+            assert phase.lr < paper.train.lr and phase.warmup_epochs < paper.train.warmup_epochs
+        assert config.train.lr * config.train.fresh_lr == pytest.approx(config.finetune.lr)
         for key in ("mosaic", "close_mosaic", "scale", "translate", "hsv"):
             assert getattr(config.train, key) == getattr(paper.train, key)
 

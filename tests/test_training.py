@@ -22,7 +22,7 @@ from dcodp.errors import InputError
 from dcodp.training import load_best, train
 from dcodp.training.display import Display
 from dcodp.training.files import load_last
-from dcodp.training.optimise import AveragedWeights, average_decay, learning_rate, parameter_groups
+from dcodp.training.optimise import AveragedWeights, average_decay, learning_rate, newness, parameter_groups
 
 SIZE = 64
 SETTINGS = TrainSettings(
@@ -285,3 +285,14 @@ def test_only_weights_of_layers_decay():
     decayed, plain = parameter_groups(network, 0.01)
     assert decayed["weight_decay"] == 0.01 and [p.shape for p in decayed["params"]] == [(4, 3, 1, 1)]
     assert plain["weight_decay"] == 0.0 and len(plain["params"]) == 4
+
+
+def test_new_classes_raise_the_learning_rate_until_they_are_learnt(detection_set, tmp_path):
+    settings = dataclasses.replace(SETTINGS, epochs=1, warmup_epochs=0.0, schedule="constant", fresh_lr=4.0)
+    assert [newness(share, settings) for share in (0.0, 0.5, 1.0)] == [1.0, 2.0, 4.0]
+    detector = narrow()
+    detector.fresh = 0.5
+    run(detector, detection_set, tmp_path, settings)
+    assert lines(tmp_path)[0]["lr"] == pytest.approx(2 * settings.lr)
+    load_best(detector, tmp_path)
+    assert detector.fresh == 0.0

@@ -105,6 +105,8 @@ class TrainSettings:
     batch: int = within(16, 1, 10**5)
     optimizer: str = one_of("adamw", "adamw", "sgd")  # sgd with Nesterov momentum
     lr: float = within(1e-3, 0.0, 10.0)
+    # factor on lr where trained weights know none of the classes; a power of it for some
+    fresh_lr: float = within(1.0, 1e-3, 1e3)
     lr_final: float = within(1e-2, 0.0, 1.0)  # cosine schedule: last learning rate as a fraction of the first
     schedule: str = one_of("cosine", "cosine", "constant")
     warmup_epochs: float = within(3.0, 0.0, 10**4)

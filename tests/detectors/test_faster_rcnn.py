@@ -257,6 +257,7 @@ def test_weights_for_other_classes(tmp_path, detector):
     assert len(notes) == 1 and notes[0].startswith("weights of 3 classes in a detector of 2: ")
     own, theirs = (d.network.roi_heads.box_predictor.cls_score.weight for d in (other, detector))
     assert torch.equal(own[0], theirs[0]) and not torch.equal(own[1:], theirs[1:3])  # the background's is kept
+    assert other.fresh == 1.0
     assert other.network.roi_heads.box_predictor.cls_score.out_features == 3
     assert torch.equal(other.network.rpn.head.cls_logits.weight, detector.network.rpn.head.cls_logits.weight)
 

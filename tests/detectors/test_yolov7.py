@@ -204,6 +204,7 @@ def test_rows_of_known_classes_are_copied_for_every_anchor(network, tmp_path):
     state = shaken(yolov7(80, width=0.25)).float().state_dict()  # without names: COCO's
     detector, (note,) = build(saved(tmp_path, state), ("sofa", "person", "wombat"))
     assert note.endswith("the class rows of 2 were copied by name, those of wombat start afresh")
+    assert detector.fresh == pytest.approx(1 / 3)
     mine, theirs = (s["model.105.m.1.weight"].unflatten(0, (3, -1)) for s in (detector.network.state_dict(), state))
     assert torch.equal(mine[:, 5:7], theirs[:, [5 + COCO_CLASSES.index("couch"), 5]])
 

@@ -122,6 +122,7 @@ def test_unknown_classes_start_with_fresh_rows_and_their_prior(detector, tmp_pat
     assert [k for k in after if after[k].shape != before[k].shape] == fresh
     assert all(torch.equal(after[k], before[k]) for k in after if k not in fresh)
     assert note.startswith("weights of 3 classes in a detector of 5: no class is known by name")
+    assert loaded.fresh == 1.0 and detector.fresh == 0.0
     expected = torch.log(torch.tensor(5 / 5 / (640 / 16) ** 2))
     assert torch.allclose(after["model.22.cv3.1.2.bias"], expected)
 
@@ -147,7 +148,11 @@ def test_a_class_branch_of_its_own_width_is_loaded_again(tmp_path):
     tuned = build(ModelConfig(weights=str(tmp_path / "coco.pt")), CLASSES)[0].network
     torch.save(tuned.state_dict(), tmp_path / "tuned.pt")
     again, notes = build(ModelConfig(weights=str(tmp_path / "tuned.pt")), CLASSES)
-    assert not notes and all(torch.equal(v, tuned.state_dict()[k]) for k, v in again.network.state_dict().items())
+    assert (
+        not notes
+        and not again.fresh
+        and all(torch.equal(v, tuned.state_dict()[k]) for k, v in again.network.state_dict().items())
+    )
 
 
 @pytest.mark.parametrize(

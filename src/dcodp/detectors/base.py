@@ -28,7 +28,12 @@ class DecodeSettings:
 
 
 class Detector(ABC):
-    """A network with what is known about it. Holds no training state; swapping the network gives a new detector."""
+    """A network with what is known about it. Holds no training state; swapping the network gives a new detector.
+
+    `fresh` is the share of its classes that trained weights did not know and that no training has seen since.
+    """
+
+    fresh: float = 0.0
 
     def __init__(self, name: str, network: nn.Module, classes: tuple[str, ...]):
         self.name, self.network, self.classes = name, network, classes

@@ -46,6 +46,11 @@ class Matches:
     trained: int  # classes of the weights
     notes: tuple[str, ...] = ()
 
+    @property
+    def fresh(self) -> float:
+        """The share of the classes that start afresh."""
+        return 1 - len(self.pairs) / len(self.classes)
+
 
 def match(classes: Sequence[str], trained: Sequence[str] | None, count: int) -> Matches:
     """`classes` of the detector against the names of the `count` classes in its weights.

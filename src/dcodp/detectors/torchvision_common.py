@@ -121,15 +121,15 @@ def make_network(
     return network
 
 
-def load_all(network: nn.Module, model: ModelConfig, classes: tuple[str, ...], rows: Rows) -> list[str]:
+def load_all(detector: Detector, model: ModelConfig, rows: Rows) -> list[str]:
     """Loads `model.backbone_weights`, then `model.weights`; returns notes on what did not fit."""
     if model.backbone_weights is not None:
-        load_backbone(network, model.backbone_weights)
+        load_backbone(detector.network, model.backbone_weights)
     if model.weights is None:
         return []
     state = read_state_dict(model.weights)
-    notes = fit_classes(state, network.state_dict(), classes, rows)
-    load_strictly(network, state, model.weights, f"give weights of {model.family} {model.variant}")
+    notes = fit_classes(detector, state, rows)
+    load_strictly(detector.network, state, model.weights, f"give weights of {model.family} {model.variant}")
     return notes
 
 
@@ -143,20 +143,21 @@ def load_backbone(network: nn.Module, path: str) -> None:
     load_strictly(network.backbone.body, state, path, "give torchvision's weights of this backbone")  # type: ignore
 
 
-def fit_classes(state: dict[str, Tensor], own: dict[str, Tensor], classes: tuple[str, ...], rows: Rows) -> list[str]:
-    """Makes the class-dependent rows of `state` those of `classes`: copied by name from COCO's 91, else fresh ones.
+def fit_classes(detector: Detector, state: dict[str, Tensor], rows: Rows) -> list[str]:
+    """Makes the class rows of `state` those of the detector: copied by name from COCO's 91, else fresh ones.
 
     The background's are always copied. Returns notes.
     """
+    own = detector.network.state_dict()
     name, layout = next((f"{module}.bias", layout) for module, layout in rows.items())
     if name not in state or state[name].shape == own[name].shape:
         return []
     count = layout.classes(len(state[name]))
     coco = COCO_CATEGORIES[layout.fixed :]
-    matches = match(classes, coco if count == len(coco) else None, count)
-    for module, layout in rows.items():
-        for key in {f"{module}.weight", f"{module}.bias"} & state.keys():
-            state[key] = with_rows(own[key], state[key], layout, matches)
+    matches = match(detector.classes, coco if count == len(coco) else None, count)
+    layers = {f"{module}.{kind}": rows[module] for module in rows for kind in ("weight", "bias")}
+    state.update({key: with_rows(own[key], state[key], layers[key], matches) for key in layers if key in state})
+    detector.fresh = matches.fresh
     return list(matches.notes)
 
 

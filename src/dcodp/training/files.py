@@ -22,11 +22,12 @@ LAST, BEST, DONE = "last.ckpt", "best.safetensors", "done.json"
 
 
 def load_best(detector: Detector, folder: Path) -> None:
-    """Puts the best weights of a finished training into the detector's network.
+    """Puts the best weights of a finished training into the detector's network, to which no class is new any more.
 
     Raises InputError where there are none, or where their shapes differ from the network's.
     """
     load_strictly(detector.network, load_tensors(folder / BEST)[0], folder / BEST)
+    detector.fresh = 0.0
 
 
 def save_best(network: nn.Module, folder: Path) -> None:

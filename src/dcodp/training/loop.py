@@ -22,7 +22,7 @@ from dcodp.records.folder import RunFolder
 from dcodp.records.metrics import append_metrics
 from dcodp.training import files
 from dcodp.training.display import Display
-from dcodp.training.optimise import AveragedWeights, learning_rate, make_optimizer
+from dcodp.training.optimise import AveragedWeights, learning_rate, make_optimizer, newness
 from dcodp.training.processes import in_processes, make_fabric
 from dcodp.training.randomness import deterministic, own_randomness, random_states, restore_random_states, seed_all
 
@@ -132,6 +132,7 @@ class _Training:
         optimizer = make_optimizer(detector.network, settings, fabric.device)
         self.module, self.optimizer = fabric.setup(_Loss(detector, terms), optimizer)
         self.average = AveragedWeights(detector.network, settings)
+        self.newness = newness(detector.fresh, settings)
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self.best: dict[str, Any] | None = None
 
@@ -185,7 +186,7 @@ class _Training:
     def _update(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the optimiser; returns the total loss and its parts, detached."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, len(self.batches), self.settings)
+            group["lr"] = self.newness * learning_rate(self.step, len(self.batches), self.settings)
         loss, parts = self.module(batch.images, batch.boxes, batch.labels, batch.image_index)
         if not loss.isfinite():
             raise self._not_finite("the loss")
@@ -257,7 +258,7 @@ class _Training:
         settings = dataclasses.asdict(self.settings)
         settings.pop("workers")
         data = {"images": len(self.batches.detection_set), "image_size": self.batches.image_size}
-        return {**settings, **data, "seed": self.seed, "devices": self.fabric.world_size}
+        return {**settings, **data, "fresh": self.detector.fresh, "seed": self.seed, "devices": self.fabric.world_size}
 
     def _require_same_settings(self, then: dict[str, Any]) -> None:
         now = self._identity()

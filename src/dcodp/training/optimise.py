@@ -53,6 +53,14 @@ def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> f
     return settings.lr * (settings.lr_final + (1 - settings.lr_final) * (1 + math.cos(math.pi * progress)) / 2)
 
 
+def newness(fresh: float, settings: TrainSettings) -> float:
+    """The factor on every learning rate for a detector of which a share `fresh` of the classes is new to its weights.
+
+    A detector that knows its classes already is shaken loose by the rate that one for other things needs.
+    """
+    return settings.fresh_lr**fresh
+
+
 def average_decay(updates: int, settings: TrainSettings) -> float:
     """decay · (1 − exp(−updates / ramp)), as ultralytics: early averages forget the first weights quickly."""
     if settings.ema_ramp <= 0:

@@ -51,8 +51,8 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
     the first and third have frozen batch norms where weights are given. Raises InputError for what does not fit.
     """
     network = make_network(model, classes, BUILDERS, frozen=("resnet50_fpn", "mobilenet_v3_large_fpn", "tiny_test"))
-    notes = load_all(network, model, classes, ROWS)
-    return FasterRCNNDetector(model.name, network, classes), notes
+    detector = FasterRCNNDetector(model.name, network, classes)
+    return detector, load_all(detector, model, ROWS)
 
 
 def _torchvision(name: str) -> Any:

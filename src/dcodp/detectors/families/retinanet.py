@@ -35,8 +35,8 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
     tests. Raises InputError for what does not fit.
     """
     network = make_network(model, classes, BUILDERS, frozen=("resnet50_fpn", "tiny_test"))
-    notes = load_all(network, model, classes, ROWS)
-    return RetinaNetDetector(model.name, network, classes), notes
+    detector = RetinaNetDetector(model.name, network, classes)
+    return detector, load_all(detector, model, ROWS)
 
 
 def _torchvision(name: str) -> Any:

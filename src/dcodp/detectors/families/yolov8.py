@@ -103,8 +103,8 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[YOLOv8, list[st
     if not classes:
         raise InputError("the data set has no classes; give one with at least one class")
     network = _network(model.variant, len(classes))
-    notes = [] if model.weights is None else _load(network, model.weights, classes)
-    return YOLOv8(model.name, network, classes), notes
+    detector = YOLOv8(model.name, network, classes)
+    return detector, [] if model.weights is None else _load(detector, model.weights)
 
 
 def _network(variant: str, classes: int) -> nn.Module:
@@ -114,18 +114,18 @@ def _network(variant: str, classes: int) -> nn.Module:
     return DetectionModel(f"yolov8{variant}.yaml", nc=classes, verbose=False)
 
 
-def _load(network: nn.Module, path: str, classes: tuple[str, ...]) -> list[str]:
+def _load(detector: YOLOv8, path: str) -> list[str]:
     """Loads the weights; those of other classes keep their class branch, as ultralytics' trainer does.
 
     Its hidden layers, whose width follows from the number of classes, stay as wide as they were trained, and the last
     layers' rows are copied by class name. Returns notes.
     """
     checkpoint = read_checkpoint(path)
-    _widen(network, checkpoint.state)
-    own, state = network.state_dict(), dict(checkpoint.state)
-    notes = _fit_classes(state, own, checkpoint.names, classes)
+    _widen(detector.network, checkpoint.state)
+    own, state = detector.network.state_dict(), dict(checkpoint.state)
+    notes = _fit_classes(detector, state, own, checkpoint.names)
     require_same_shapes(state, own, path)
-    network.load_state_dict(state)
+    detector.network.load_state_dict(state)
     return notes
 
 
@@ -151,12 +151,13 @@ def _class_branch(inputs: int, width: int, classes: int) -> nn.Module:
 
 
 def _fit_classes(
-    state: dict[str, Tensor], own: dict[str, Tensor], names: tuple[str, ...] | None, classes: tuple[str, ...]
+    detector: YOLOv8, state: dict[str, Tensor], own: dict[str, Tensor], names: tuple[str, ...] | None
 ) -> list[str]:
-    """Makes the last layers of the class branch in `state` those of `classes`; returns notes on what was copied."""
+    """Makes the last layers of the class branch in `state` those of the detector; returns notes on what was copied."""
     layers = [key for key in own if key.startswith(CLASS_BRANCH) and key.split(".")[4] == "2" and key in state]
     if not layers:
         return []
-    matches = match(classes, names, len(state[layers[0]]))
+    matches = match(detector.classes, names, len(state[layers[0]]))
     state.update({key: with_rows(own[key], state[key], Layout(), matches) for key in layers})
+    detector.fresh = matches.fresh
     return list(matches.notes)

@@ -11,7 +11,6 @@ from torchvision.ops import box_convert
 from dcodp.config import ModelConfig
 from dcodp.data.types import Batch, Detections
 from dcodp.detectors.base import DecodeSettings, Detector
-from dcodp.detectors.checkpoint import read_checkpoint
 from dcodp.detectors.comparing import prediction_distance
 from dcodp.detectors.families.yolov7.assign import assign_by_shape, assign_by_transport
 from dcodp.detectors.families.yolov7.loss import Gains, detection_loss
@@ -88,7 +87,5 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
     if not classes:
         raise InputError("the data set has no classes; give one with at least one class")
     network = yolov7(len(classes), WIDTHS[model.variant])
-    notes = []
-    if model.weights is not None:
-        notes = load_weights(network, read_checkpoint(model.weights), classes, model.weights)
-    return YOLOv7Detector(model.name, network, classes), notes
+    detector = YOLOv7Detector(model.name, network, classes)
+    return detector, [] if model.weights is None else load_weights(detector, model.weights)

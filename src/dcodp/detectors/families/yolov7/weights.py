@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dcodp.detectors.checkpoint import Checkpoint
+from dcodp.detectors.base import Detector
+from dcodp.detectors.checkpoint import read_checkpoint
 from dcodp.detectors.class_rows import Layout, match, with_rows
-from dcodp.detectors.families.yolov7.network import YOLOv7
 from dcodp.files.loading import load_strictly
 
 REPCONVS, HEAD = (102, 103, 104), 105
@@ -15,18 +15,18 @@ ROWS = Layout(blocks=3, fixed=5)  # three anchors; x, y, w, h and objectness bef
 IGNORED = (f"model.{HEAD}.anchor_grid",)  # anchors in pixels, which follow from the anchors
 
 
-def load_weights(network: YOLOv7, checkpoint: Checkpoint, classes: tuple[str, ...], source: str) -> list[str]:
-    """Loads a checkpoint (official names, float32) into `network` and returns notes on what differs from it.
+def load_weights(detector: Detector, source: str) -> list[str]:
+    """Loads a checkpoint with the official names into the network and returns notes on what differs from it.
 
     Of other classes the head's rows for boxes and objectness are taken, and those of classes of the same name. Raises
     InputError where the architecture differs.
     """
-    wanted = network.state_dict()
+    checkpoint, wanted = read_checkpoint(source), detector.network.state_dict()
     state = {name: tensor for name, tensor in checkpoint.state.items() if name not in IGNORED}
     notes = _split_plain_convolutions(state, wanted)
     notes += _add_implicits(state, wanted)
-    notes += _fit_classes(state, wanted, checkpoint.names, classes)
-    load_strictly(network, state, source, "give YOLOv7 P5 weights without auxiliary heads")
+    notes += _fit_classes(detector, state, wanted, checkpoint.names)
+    load_strictly(detector.network, state, source, "give YOLOv7 P5 weights without auxiliary heads")
     return notes
 
 
@@ -58,14 +58,15 @@ def _add_implicits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[
 
 
 def _fit_classes(
-    state: dict[str, Tensor], wanted: dict[str, Tensor], names: tuple[str, ...] | None, classes: tuple[str, ...]
+    detector: Detector, state: dict[str, Tensor], wanted: dict[str, Tensor], names: tuple[str, ...] | None
 ) -> list[str]:
-    """Makes the rows of the head's last convolutions, and of the factors behind them, those of `classes`."""
+    """Makes the rows of the head's last convolutions, and of the factors behind them, the detector's."""
     bias = f"model.{HEAD}.m.0.bias"
     if bias not in state or state[bias].ndim != 1:
         return []
-    matches = match(classes, names, ROWS.classes(len(state[bias])))
-    for name in wanted:
-        if name.startswith((f"model.{HEAD}.m.", f"model.{HEAD}.im.")) and name in state:
-            state[name] = with_rows(wanted[name], state[name], ROWS, matches)
+    matches = match(detector.classes, names, ROWS.classes(len(state[bias])))
+    by_class = (f"model.{HEAD}.m.", f"model.{HEAD}.im.")
+    layers = [name for name in wanted if name.startswith(by_class) and name in state]
+    state.update({name: with_rows(wanted[name], state[name], ROWS, matches) for name in layers})
+    detector.fresh = matches.fresh
     return list(matches.notes)
