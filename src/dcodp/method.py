@@ -37,7 +37,7 @@ class Method:
             interlayer=bool(tree.get("interlayer", True)),
             allocation=_allocation(tree),
             repair=str((tree.get("repair") or {}).get("name", OF_THE_CRITERION)),
-            recovery=_recovery(tree.get("finetune") or {}),
+            recovery=_recovery(tree.get("finetune") or {}, str(tree.get("control", "none"))),
             steps=int(tree.get("steps", 1)),
         )
 
@@ -52,8 +52,8 @@ def _allocation(tree: Mapping[str, Any]) -> str:
     return {"local": "uniform"}.get(str(tree.get("scope", "local")), str(tree.get("scope")))
 
 
-def _recovery(finetune: Mapping[str, Any]) -> str:
-    """labels, distillation, or both."""
+def _recovery(finetune: Mapping[str, Any], control: str) -> str:
+    """labels, distillation, or both; "scratch + …" from random weights."""
     weight = float(finetune.get("distill") or 0.0)
     parts = ["labels"] * bool(finetune.get("labels", True)) + ["distillation"] * (weight > 0)
-    return " + ".join(parts)
+    return " + ".join(["scratch"] * (control == "scratch") + parts)
