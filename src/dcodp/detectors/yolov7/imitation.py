@@ -22,10 +22,11 @@ def imitation(found: list[Tensor], taught: list[Tensor], anchors: Tensor, gains:
     sides = torch.cat([_anchor_rows(level, a) for level, a in zip(found, anchors, strict=True)])
     rows, wanted = (torch.cat([level.flatten(0, 3) for level in levels]) for levels in (found, taught))
     weights = wanted[:, 4].sigmoid() * wanted[:, 5:].sigmoid().amax(1)
-    boxes = 1 - complete_iou(predicted(rows, sides), predicted(wanted, sides))
+    boxes, aims = predicted(rows, sides), predicted(wanted, sides)
+    missed = complete_iou(aims, aims) - complete_iou(boxes, aims)  # of a box without area even with itself 0
     classes = binary_divergence(rows[:, 5:], wanted[:, 5:]).mean(1)
     return {
-        "box": gains.box * weighted_mean(boxes, weights),
+        "box": gains.box * weighted_mean(missed, weights),
         "objectness": gains.objectness * torch.as_tensor(objectness),
         "classification": gains.classification * weighted_mean(classes, weights),
     }
