@@ -26,7 +26,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def ours(config: Config, train_set: DetectionSet, val_set: DetectionSet, folder:
     train(detector, batches, config.train, folder, seed=config.seed, devices=[torch.device("cpu")], validate=validate)
     load_best(detector, folder)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return detector, Clock(*([row[f"updates_{kind}_seconds"] for row in rows] for kind in ("wall", "cpu")))
+    return detector, Clock(wall=[r["updates_wall_seconds"] for r in rows], cpu=[r["updates_cpu_seconds"] for r in rows])
 
 
 class Validation:
@@ -185,8 +184,12 @@ def run_cell(config: Config, trainer: str, part: str | None, folder: Path) -> No
     torch.set_num_threads(config.threads or torch.get_num_threads())
     sets = [load(config.dataset, Path(config.paths.data), split) for split in ("train", "val")]
     weights = file_digest(Path(str(config.model.weights)))
-    fit = partial(ours, anew=part in (BRANCH, "all of them")) if trainer == "ours" else theirs
-    detector, clock = fit(config, *sets, folder / "training")
+    train_set, val_set = sets
+    if trainer == "ours":
+        anew = part in (BRANCH, "all of them")
+        detector, clock = ours(config, train_set, val_set, folder / "training", anew)
+    else:
+        detector, clock = theirs(config, train_set, val_set, folder / "training")
     found = predict(detector, sets[1], config.image_size, config.evaluation)
     block = accuracy(sets[1], found, config.evaluation)
     result = {

@@ -8,6 +8,7 @@ from dcodp.compose import cells, register
 from dcodp.config import Config, semantic
 from dcodp.errors import InputError
 from dcodp.identity import dense_key, run_id, scores_key
+from dcodp.method import Method
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(p for p in CONF.rglob("*.yaml") if p.parent != CONF)  # those of the groups
@@ -87,6 +88,9 @@ def test_a_sweep_expands_to_its_cells():
         ("wandb.mode=loud", "wandb.mode=loud is not known; use one of offline, online, disabled"),
         ("ratio=0.2,1.5", "ratio=1.5 is out of range"),
         ("compensate=true", "compensate"),
+        ("finetune.labels=false", r"leaves nothing to learn from; set finetune\.distill=1"),
+        ("control=scratch steps=2", "use steps=1 and finetune.epochs of 1 or more, not 2 and"),
+        ("control=scratch finetune.epochs=0", "trains one small net from random weights"),
         (
             "importance=thinet importance.aggregate=max",
             "importance.aggregate=max means nothing to thinet; use one of sum",
@@ -110,6 +114,18 @@ def test_what_cells_share_and_what_they_do_not(tmp_path):
     assert dense_key(base) != dense_key(one("train.lr=0.01"))
     assert scores_key(base) != scores_key(one("importance=l1"))
     assert run_id(base) == run_id(one("ratio=0.2", f"paths.results={tmp_path}", "wandb.mode=disabled"))
+
+
+def test_keys_that_came_later_name_no_run_anew_until_they_are_used():
+    tree = semantic(one())
+    assert "control" not in tree and not {"distill", "labels"} & (tree["finetune"].keys() | tree["train"].keys())
+    assert run_id(one("train.distill=1", "train.labels=false")) == run_id(one())  # a dense net has no teacher
+    taught = one("finetune.distill=1"), one("finetune.distill=1", "finetune.labels=false"), one("control=scratch")
+    assert len({run_id(config) for config in (one(), *taught)}) == 4
+    assert {dense_key(config) for config in taught} == {dense_key(one())}
+    assert [Method.of(config).recovery for config in (one(), *taught)] == [
+        *("labels", "labels + distillation", "distillation", "scratch + labels")
+    ]
 
 
 def test_weights_count_by_content_not_by_place(tmp_path):

@@ -18,6 +18,8 @@ from dcodp.detectors.registry import build
 from dcodp.errors import InputError
 from dcodp.files.tensors import load_tensors
 from dcodp.pipeline import run_cell
+from dcodp.pipeline.cell import Cell
+from dcodp.pipeline.fitting import start_from_scratch
 from dcodp.records import read_record, run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -275,3 +277,40 @@ def test_the_command_line_reports_bad_input_in_one_line(tmp_path):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: ratio=1.3 is out of range; use 0.0 ≤ ratio < 1.0\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_dense_net_teaches_and_the_control_starts_from_other_random_weights(cell):
+    """Both share the cell's dense net; scratch differs from what pruning left, and is the same at every attempt."""
+    config, _, folder = cell
+    results = folder.parents[2]
+    taught = run_cell(configured(results, "finetune.distill=0.5", "finetune.labels=false", "finetune.epochs=1"))
+    rows = [json.loads(x) for x in (folder.parent / taught.run_id / "metrics.jsonl").read_text().splitlines()]
+    (row,) = [row for row in rows if row["stage"] == "finetune"]
+    losses = {key: value for key, value in row.items() if key.startswith("loss")}
+    assert set(losses) == {"loss", "loss_distill_features", "loss_distill_cls", "loss_distill_dfl"}
+    assert all(value > 0 for value in losses.values())
+    assert len(list((folder.parents[1] / "cache" / "dense").glob("*/done.json"))) == 1
+
+    still = (
+        "control=scratch",
+        "finetune.epochs=1",
+        "finetune.lr=0",
+        "finetune.ema_ramp=0",
+    )  # keeps what it starts from
+    control = run_cell(configured(results, *still))
+    assert any("control=scratch" in note for note in control.notes)
+    found = load_tensors(folder.parent / control.run_id / "model.safetensors")[0]
+    plan = dcodp.PrunePlan.from_json(folder.parent / control.run_id / "plan.json")
+    (stored,) = (folder.parents[1] / "cache" / "dense").glob("*/best.safetensors")
+    detector, _ = build(config.model, tuple("abcdefgh"))
+    detector.network.load_state_dict(load_tensors(stored)[0])
+    sliced = dcodp.prune(detector.network, plan).state_dict()
+    first = "model.2.cv1.conv.weight"
+    torch.manual_seed(config.seed)
+    lottery = dcodp.prune(build(config.model, tuple("abcdefgh"))[0].network, plan).state_dict()
+    assert not torch.allclose(found[first], sliced[first], atol=1e-2)
+    assert not torch.allclose(found[first], lottery[first], atol=1e-2)
+    again = Cell(config, [torch.device("cpu")], None, None, control, None, None)
+    again.nets.dense, again.nets.plan = detector, plan
+    start_from_scratch(again)
+    torch.testing.assert_close(again.nets.now.network.state_dict()[first], found[first])

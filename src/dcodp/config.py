@@ -32,6 +32,12 @@ def shown(default: Any, **metadata: Any) -> Any:
     return field(default=default, metadata={"semantic": False, **metadata})
 
 
+def late(declared: Any) -> Any:
+    """A key that came after runs were made: at its default it identifies none, so that those keep their names."""
+    declared.metadata = {**declared.metadata, "late": True}
+    return declared
+
+
 @dataclass
 class ModelConfig:
     """Which detector, from which weights."""
@@ -125,6 +131,9 @@ class TrainSettings:
     workers: int = within(0, 0, 256, semantic=False)
     amp: bool = True  # mixed precision on a GPU
     sparsity: float = within(0.0, 0.0, 1.0)  # Network Slimming: rate of the L1 penalty on the batch norms' scales
+    # fine-tuning only: the weight of what the dense net teaches, and whether the labels teach too
+    distill: float = late(within(0.0, 0.0, 1e4))
+    labels: bool = late(field(default=True))
 
 
 @dataclass
@@ -170,6 +179,8 @@ class Config:
     method: str = shown("paper")  # the name under which conf/method composes the parts below
     allocation: AllocationConfig = field(default_factory=AllocationConfig)
     repair: RepairConfig = field(default_factory=RepairConfig)
+    # scratch: the pruned architecture is trained from random weights, for comparison
+    control: str = late(one_of("none", "none", "scratch"))
     steps: int = within(1, 1, 100)  # prune, repair and fine-tune so many times, to the same final ratio or target
     ratio: float = within(0.5, 0.0, 1.0, below=True)  # share of the channels removed from every coupling group
     target: str | None = None  # "flops:0.5" or "parameters:0.5" kept, in place of `ratio`
@@ -206,6 +217,17 @@ def validate(config: Config) -> None:
         raise InputError(f"image_size={config.image_size} does not fit the detectors' strides; use a multiple of 32")
     if config.target is not None:
         parse_target(config.target)
+    _require_that_something_teaches(config)
+
+
+def _require_that_something_teaches(config: Config) -> None:
+    if not (config.finetune.labels or config.finetune.distill):
+        raise InputError("finetune.labels=false leaves nothing to learn from; set finetune.distill=1, say")
+    if config.control == "scratch" and (config.steps > 1 or not config.finetune.epochs):
+        raise InputError(
+            f"control=scratch trains one small net from random weights; use steps=1 and finetune.epochs of 1 or more, "
+            f"not {config.steps} and {config.finetune.epochs}"
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -217,10 +239,21 @@ def not_semantic() -> tuple[str, ...]:
     return tuple(key for key, _, declared in keys(Config()) if not declared.metadata.get("semantic", True))
 
 
+def _late_defaults(config: Any) -> list[str]:
+    """The late keys that are at their defaults, of a configuration or a section of it."""
+    return [key for key, value, declared in keys(config) if "late" in declared.metadata and value == declared.default]
+
+
+def without_late_defaults(config: Any) -> dict[str, Any]:
+    """A section as a dictionary, without the keys that came later where they are at their defaults."""
+    left_out = _late_defaults(config)
+    return {key: value for key, value in to_dict(config).items() if key not in left_out}
+
+
 def semantic(config: Config) -> dict[str, Any]:
     """The part of the configuration that decides the result, defaults included; files by content, not by place."""
     tree = to_dict(config)
-    for key in not_semantic():
+    for key in (*not_semantic(), *_late_defaults(config), "train.distill", "train.labels"):
         *parents, last = key.split(".")
         node = tree
         for part in parents:

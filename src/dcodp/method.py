@@ -37,7 +37,7 @@ class Method:
             interlayer=bool(tree.get("interlayer", True)),
             allocation=_allocation(tree),
             repair=str((tree.get("repair") or {}).get("name", OF_THE_CRITERION)),
-            recovery=_recovery(tree.get("finetune") or {}),
+            recovery=_recovery(tree.get("finetune") or {}, str(tree.get("control", "none"))),
             steps=int(tree.get("steps", 1)),
         )
 
@@ -60,8 +60,8 @@ def _with_details(allocation: Mapping[str, Any]) -> str:
     return f"{named} ({', '.join(told)})" if told else named
 
 
-def _recovery(finetune: Mapping[str, Any]) -> str:
-    """labels, distillation, or both."""
+def _recovery(finetune: Mapping[str, Any], control: str) -> str:
+    """labels, distillation, or both; "scratch + …" from random weights."""
     weight = float(finetune.get("distill") or 0.0)
     parts = ["labels"] * bool(finetune.get("labels", True)) + ["distillation"] * (weight > 0)
-    return " + ".join(parts)
+    return " + ".join(["scratch"] * (control == "scratch") + parts)

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from dcodp.data.types import Batch, Detections
+from dcodp.detectors.imitation import unexplained_in_all
 from dcodp.graph import CouplingGraph, trace
 from dcodp.graph.tracing import result_tensors
 
@@ -88,6 +90,24 @@ class Detector(ABC):
     @abstractmethod
     def loss_from(self, outputs: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """`loss` of the outputs that are there already."""
+
+    @torch.no_grad()
+    def lesson(self, batch: Batch, outputs: Any) -> Any:
+        """What `network`, in eval mode, teaches of a batch, to be held against `outputs`, another net's
+        `training_outputs` of it (whose proposals, for instance, are to be judged)."""
+        return self.training_outputs(batch)
+
+    def imitation(self, outputs: Any, lesson: Any) -> dict[str, Tensor]:
+        """How far a net's `training_outputs` are from a `lesson`: named scalars, zero where they agree.
+
+        Unless a detector knows better, the error of each tensor over its variance.
+        """
+        said, taught = ([t for t in tree_flatten(o)[0] if isinstance(t, Tensor)] for o in (outputs, lesson))
+        return {"outputs": unexplained_in_all(said, taught)}
+
+    def in_shapes_of(self, network: nn.Module) -> Detector:
+        """Of a detector just built without weights: the same with the shapes that weights have given `network`."""
+        return self
 
     @abstractmethod
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,10 +27,19 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 Rows = dict[str, Layout]  # class layer → how its outputs are ordered
 
 
+@dataclass(frozen=True)
+class Said:
+    """A training pass: torchvision's networks compute their losses themselves, and on the way call their heads."""
+
+    losses: dict[str, Tensor]
+    calls: dict[str, tuple[Any, Any]]  # module → arguments and result of its last call
+
+
 class TorchvisionDetector(Detector):
     """`network` takes a list of images [3, S, S] in 0 … 1 and, in training, a list of target dictionaries."""
 
     first_label = 0  # torchvision's number for class 0; with 1 the background is 0
+    heads: tuple[str, ...] = ()  # modules whose results another net can learn from
 
     def thresholds(self) -> Any:
         """The module with `score_thresh`, `nms_thresh` and `detections_per_img`."""
@@ -48,13 +58,14 @@ class TorchvisionDetector(Detector):
         normalised, _ = self.network.transform(self._inputs(images))  # type: ignore[operator]
         return list(self.network.backbone(normalised.tensors).values())  # type: ignore[operator]
 
-    def training_outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Its losses: torchvision's networks compute them themselves."""
-        return self.network(self._inputs(batch.images), targets_of(batch, self.first_label))
+    def training_outputs(self, batch: Batch) -> Said:
+        with heard(self.network, self.heads) as calls:
+            losses = self.network(self._inputs(batch.images), targets_of(batch, self.first_label))
+        return Said(losses, calls)
 
-    def loss_from(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_from(self, outputs: Said, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         share = share_of_mean(len(batch.images), batch.images.device)  # torchvision's means weigh images alike
-        parts = {name: share * part for name, part in outputs.items()}
+        parts = {name: share * part for name, part in outputs.losses.items()}
         return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     @torch.no_grad()
@@ -67,6 +78,27 @@ class TorchvisionDetector(Detector):
 
     def _inputs(self, images: Tensor) -> list[Tensor]:
         return list(images.to(next(self.network.parameters())) / 255)
+
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
+        """The maps that the heads read, by level."""
+        network: Any = self.network
+        return network.backbone(network.transform(self._inputs(images))[0].tensors)
+
+
+@contextmanager
+def heard(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, tuple[Any, Any]]]:
+    """Within, the arguments and the result of the last call of each of these modules."""
+    calls: dict[str, tuple[Any, Any]] = {}
+
+    def listener(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, args, result: calls.update({name: (args, result)})
+
+    handles = [network.get_submodule(name).register_forward_hook(listener(name)) for name in names]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

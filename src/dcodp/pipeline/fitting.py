@@ -19,10 +19,12 @@ from dcodp.detectors.registry import build
 from dcodp.evaluation.measuring import fitness
 from dcodp.importance.slimming import prunable_scales, sparsity_penalty
 from dcodp.pipeline.cell import Cell, locked
+from dcodp.pruning import prune
 from dcodp.records import append_metrics
-from dcodp.training.loop import Term
+from dcodp.training.objective import Term
 
 log = logging.getLogger(__name__)
+OTHER_SEED = 1_000_003  # what is added to the run's for weights that have nothing to do with the dense net's
 
 
 def dense_detector(cell: Cell) -> Detector:
@@ -35,8 +37,9 @@ def dense_detector(cell: Cell) -> Detector:
     cell.record.notes = list(dict.fromkeys([*cell.record.notes, *notes]))
     detector.network.to(cell.device)
     folder = cell.dense_folder
+    settings = dataclasses.replace(config.train, labels=True, distill=0.0)  # the dense net has no teacher
     with locked(folder):
-        fitted(cell, detector, folder, config.train, "train")
+        fitted(cell, detector, folder, settings, "train", _terms(detector, config.image_size, settings))
     return detector
 
 
@@ -45,10 +48,31 @@ def finetuned(cell: Cell, step: int) -> None:
     config = cell.config
     epochs = config.finetune.epochs * step // config.steps - config.finetune.epochs * (step - 1) // config.steps
     settings = dataclasses.replace(config.finetune, epochs=epochs)
-    fitted(cell, cell.nets.now, cell.step_folder(step) / "finetune", settings, "finetune")
+    if config.control == "scratch":
+        start_from_scratch(cell)
+    terms = _terms(cell.nets.now, config.image_size, settings) | _teaching(cell, settings)
+    fitted(cell, cell.nets.now, cell.step_folder(step) / "finetune", settings, "finetune", terms)
 
 
-def fitted(cell: Cell, detector: Detector, folder: Path, settings: TrainSettings, stage: str) -> None:
+def start_from_scratch(cell: Cell) -> None:
+    """The control: the pruned architecture with random weights, as its family's builder draws them.
+
+    They are cut from a dense net that was never trained, and not the one that the trained dense net began as: the
+    kept part of that one's first weights would be a lottery ticket (arXiv 1803.03635), not a control.
+    """
+    config, nets = cell.config, cell.nets
+    assert nets.plan is not None
+    torch.manual_seed((config.seed + OTHER_SEED) % 2**32)
+    bare = dataclasses.replace(config.model, weights=None, backbone_weights=None)
+    dense = build(bare, nets.dense.classes)[0].in_shapes_of(nets.dense.network)
+    nets.now = dense.with_network(prune(dense.network, nets.plan).to(cell.device))
+    note = "control=scratch: the pruned architecture was trained from random weights; nothing of the dense net is left"
+    cell.record.notes = list(dict.fromkeys([*cell.record.notes, note]))
+
+
+def fitted(
+    cell: Cell, detector: Detector, folder: Path, settings: TrainSettings, stage: str, terms: dict[str, Term]
+) -> None:
     """Train in place, or load what is there; the best weights are in the detector afterwards."""
     from dcodp.data.augment import TrainingBatches
     from dcodp.training import load_best, train
@@ -58,7 +82,6 @@ def fitted(cell: Cell, detector: Detector, folder: Path, settings: TrainSettings
     # Partials rather than closures: the processes of a training on several devices are given them.
     on_val = {"detection_set": cell.val_set, "image_size": config.image_size, "settings": config.evaluation}
     batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed)
-    terms = _terms(detector, config.image_size, settings)
     train(
         detector, batches, settings, folder,
         seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), terms=terms,
@@ -78,6 +101,17 @@ def _terms(detector: Detector, image_size: int, settings: TrainSettings) -> dict
 
 def _sparsity(network: nn.Module, batch: Batch, outputs: Any, rate: float, names: list[str]) -> Tensor:
     return sparsity_penalty(network, rate, names)
+
+
+def _teaching(cell: Cell, settings: TrainSettings) -> dict[str, Term]:
+    """What the dense net teaches the present one, where that is asked for."""
+    from dcodp.training.distillation import distillation
+
+    nets = cell.nets
+    if not settings.distill:
+        return {}
+    assert nets.plan is not None
+    return {"distill": distillation(nets.dense, nets.now.network, nets.graph, nets.plan, settings.distill)}
 
 
 def _mirror_metrics(cell: Cell, path: Path, stage: str) -> None:

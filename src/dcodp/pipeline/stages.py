@@ -32,7 +32,7 @@ def stages_of(config: Config) -> list[Stage]:
     stages = [Stage("dense", _dense)]
     for step in range(1, config.steps + 1):
         stages += [Stage("score", partial(_score, step=step)), Stage("prune", partial(_prune, step=step), "pruned")]
-        if config.repair.name not in (OF_THE_CRITERION, "none"):
+        if config.repair.name not in (OF_THE_CRITERION, "none") and config.control == "none":
             stages.append(Stage("repair", partial(_repair, step=step), "repaired"))
         if config.finetune.epochs:
             stages.append(Stage("finetune", partial(finetuned, step=step), "finetuned"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dcodp.config import TrainSettings
+from dcodp.config import TrainSettings, without_late_defaults
 from dcodp.data.augment import TrainingBatches
 from dcodp.data.types import Batch
 from dcodp.detectors.base import Detector
@@ -22,6 +21,7 @@ from dcodp.records.folder import RunFolder
 from dcodp.records.metrics import append_metrics
 from dcodp.training import files
 from dcodp.training.display import Display
+from dcodp.training.objective import Objective, Term
 from dcodp.training.optimise import AveragedWeights, learning_rate, make_optimizer, newness
 from dcodp.training.processes import in_processes, make_fabric
 from dcodp.training.randomness import deterministic, own_randomness, random_states, restore_random_states, seed_all
@@ -29,7 +29,6 @@ from dcodp.training.randomness import deterministic, own_randomness, random_stat
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-Term = Callable[[nn.Module, Batch, Any], Tensor]  # of the loss: of the network, a batch, its outputs for that batch
 Validate = Callable[[Detector], dict[str, Any]]
 FITNESS = "map50_95"  # decides which epoch is the best
 
@@ -49,10 +48,10 @@ def train(
     """Trains `detector.network` from `folder`'s last checkpoint if there is one; the result is in `folder`.
 
     `validate` is given the detector with the averaged weights and returns numbers with `map50_95`; without it the
-    last epoch counts as the best. `terms` of these names are added to the detector's loss. `on_epoch` is told
-    each epoch's line of metrics.jsonl once everything is on disk. The network is never rebuilt, so pruned shapes
-    stay; `load_best` puts the best weights into it. Returns at once where done.json is present. The global random
-    generators are left as they were found.
+    last epoch counts as the best. `terms` of these names are added to the detector's loss, or are all there is where
+    `settings.labels` is off. `on_epoch` is told each epoch's line of metrics.jsonl once everything is on disk. The
+    network is never rebuilt, so pruned shapes stay; `load_best` puts the best weights into it. Returns at once where
+    done.json is present. The global random generators are left as they were found.
 
     With several devices every batch is shared among as many processes, and everything that is given must pickle.
 
@@ -91,24 +90,6 @@ def _train(
     detector.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
-class _Loss(nn.Module):
-    """The detector's loss as a module, so that the call goes through the wrapper of a multi-device training."""
-
-    def __init__(self, detector: Detector, terms: Mapping[str, Term]):
-        super().__init__()
-        self.network = detector.network
-        self._detector, self._terms = detector, terms
-
-    def forward(self, images: Tensor, boxes: Tensor, labels: Tensor, image_index: Tensor) -> tuple[Tensor, dict]:
-        batch = Batch(images, boxes, labels, image_index)
-        outputs = self._detector.training_outputs(batch)
-        loss, parts = self._detector.loss_from(outputs, batch)
-        for name, term in self._terms.items():
-            extra = term(self.network, batch, outputs)
-            loss, parts = loss + extra, {**parts, name: extra.detach()}
-        return loss, parts
-
-
 class _Training:
     """The state of one training between two steps."""
 
@@ -130,7 +111,7 @@ class _Training:
         if fabric.world_size > 1 and fabric.device.type == "cuda":  # statistics of the whole batch, as on one device
             detector.network = nn.SyncBatchNorm.convert_sync_batchnorm(detector.network)
         optimizer = make_optimizer(detector.network, settings, fabric.device)
-        self.module, self.optimizer = fabric.setup(_Loss(detector, terms), optimizer)
+        self.module, self.optimizer = fabric.setup(Objective(detector, terms, settings.labels), optimizer)
         self.average = AveragedWeights(detector.network, settings)
         self.newness = newness(detector.fresh, settings)
         self.epoch, self.step, self.seconds = 0, 0, 0.0
@@ -255,16 +236,16 @@ class _Training:
 
     def _identity(self) -> dict[str, Any]:
         """What must not change between a checkpoint and its resumption."""
-        settings = dataclasses.asdict(self.settings)
+        settings = without_late_defaults(self.settings)
         settings.pop("workers")
         data = {"images": len(self.batches.detection_set), "image_size": self.batches.image_size}
         return {**settings, **data, "fresh": self.detector.fresh, "seed": self.seed, "devices": self.fabric.world_size}
 
     def _require_same_settings(self, then: dict[str, Any]) -> None:
         now = self._identity()
-        for key in now:
-            if then.get(key) != now[key]:
+        for key in {**then, **now}:
+            if then.get(key) != now.get(key):
                 raise InputError(
-                    f"{self.folder / files.LAST} was written with {key}={then.get(key)}, now {key}={now[key]}; "
+                    f"{self.folder / files.LAST} was written with {key}={then.get(key)}, now {key}={now.get(key)}; "
                     "restore the setting, or delete the folder to start this training anew"
                 )

@@ -6,19 +6,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor, TwoMLPHead
 
 from dcodp.config import ModelConfig
+from dcodp.data.types import Batch
 from dcodp.detectors.base import Detector
 from dcodp.detectors.class_rows import Layout
-from dcodp.detectors.torchvision_common import NarrowResNet, TorchvisionDetector, load_all, make_network, temporarily
+from dcodp.detectors.imitation import binary_divergence, categorical_divergence, plain_mean, weighted_mean
+from dcodp.detectors.torchvision_common import (
+    NarrowResNet,
+    Said,
+    TorchvisionDetector,
+    load_all,
+    make_network,
+    temporarily,
+)
 from dcodp.graph.tracing import result_tensors
 
-PREDICTOR = "roi_heads.box_predictor"
+RPN, POOL, PREDICTOR = "rpn.head", "roi_heads.box_roi_pool", "roi_heads.box_predictor"
+BETA = 1 / 9  # torchvision's, of the smooth L1 distance of boxes
 ROWS = {  # the background comes first
     f"{PREDICTOR}.cls_score": Layout(fixed=1),
     f"{PREDICTOR}.bbox_pred": Layout(fixed=1, values=4),
@@ -29,6 +41,7 @@ class FasterRCNNDetector(TorchvisionDetector):
     """Losses: `loss_classifier`, `loss_box_reg`, `loss_objectness`, `loss_rpn_box_reg`."""
 
     first_label = 1
+    heads = (RPN, POOL, PREDICTOR)
 
     def thresholds(self) -> Any:
         return self.network.roi_heads
@@ -36,6 +49,30 @@ class FasterRCNNDetector(TorchvisionDetector):
     def compared(self, images: Tensor) -> list[Tensor]:
         """What the region proposal network says at every anchor."""
         return result_tensors(self.network.rpn.head(self.features(images)))  # type: ignore[operator, union-attr]
+
+    @torch.no_grad()
+    def lesson(self, batch: Batch, outputs: Said) -> Said:
+        """The heads' answers; the RoI head is asked about the proposals that the other net's was asked about."""
+        network: Any = self.network
+        features = self._features(batch.images)
+        _, proposals, sizes = outputs.calls[POOL][0]
+        roi = network.roi_heads
+        regions = roi.box_predictor(roi.box_head(roi.box_roi_pool(features, proposals, sizes)))
+        return Said({}, {RPN: ((), network.rpn.head(list(features.values()))), PREDICTOR: ((), regions)})
+
+    def imitation(self, outputs: Said, lesson: Said) -> dict[str, Tensor]:
+        """RPN: "objectness" and "rpn_box_reg" over all anchors, weighted by the dense net's objectness; RoI head:
+        "classifier" over all proposals, and "box_reg" over their classes, weighted by the dense net's probabilities."""
+        found, taught = ([_anchors(*said.calls[RPN][1]), *said.calls[PREDICTOR][1]] for said in (outputs, lesson))
+        (logits, deltas), classes, boxes = found
+        (wanted, wanted_deltas), wanted_classes, wanted_boxes = taught
+        seen, likely = wanted.sigmoid(), wanted_classes.float().softmax(1)
+        return {
+            "objectness": weighted_mean(binary_divergence(logits, wanted), seen),
+            "rpn_box_reg": weighted_mean(_distance(deltas, wanted_deltas), seen),
+            "classifier": plain_mean(categorical_divergence(classes, wanted_classes, 1)),
+            "box_reg": weighted_mean(_by_class(boxes, wanted_boxes), likely[:, 1:]),
+        }
 
     @contextmanager
     def most_work(self) -> Iterator[None]:
@@ -53,6 +90,23 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
     network = make_network(model, classes, BUILDERS, frozen=("resnet50_fpn", "mobilenet_v3_large_fpn", "tiny_test"))
     detector = FasterRCNNDetector(model.name, network, classes)
     return detector, load_all(detector, model, ROWS)
+
+
+def _anchors(objectness: list[Tensor], deltas: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Levels [B, A, H, W] and [B, 4A, H, W] → logits [n] and deltas [n, 4] of all anchors, float32."""
+    boxes = [level.unflatten(1, (-1, 4)).movedim(2, -1).reshape(-1, 4) for level in deltas]
+    return torch.cat([level.flatten() for level in objectness]).float(), torch.cat(boxes).float()
+
+
+def _by_class(boxes: Tensor, wanted: Tensor) -> Tensor:
+    """Deltas [R, 4 (C + 1)] of both → [R, C]: how far apart they are for each class but the background."""
+    found, taught = (deltas.float().unflatten(1, (-1, 4))[:, 1:] for deltas in (boxes, wanted))
+    return _distance(found, taught)
+
+
+def _distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Smooth L1 of deltas [..., 4], summed over the four."""
+    return smooth_l1_loss(found, wanted, reduction="none", beta=BETA).sum(-1)
 
 
 def _torchvision(name: str) -> Any:

@@ -15,6 +15,7 @@ from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.checkpoint import read_checkpoint
 from dcodp.detectors.class_rows import Layout, match, with_rows
 from dcodp.detectors.comparing import prediction_distance
+from dcodp.detectors.imitation import binary_divergence, categorical_divergence, weighted_mean
 from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.detectors.parallel import mean_over_processes
 from dcodp.errors import InputError
@@ -65,6 +66,26 @@ class YOLOv8(Detector):
         # It divides by the sum of the assigned scores, at least 1; in a shared batch that of all processes counts.
         share = assigned[0].clamp(min=1) / mean_over_processes(assigned[0], least_total=1.0)
         return share * total.sum() / len(batch.images), {k.removesuffix("_loss"): share * v for k, v in parts.items()}
+
+    @torch.no_grad()
+    def lesson(self, batch: Batch, outputs: Any) -> Any:
+        return self.network(self._scaled(batch.images))[1]
+
+    def imitation(self, outputs: Any, lesson: Any) -> dict[str, Tensor]:
+        """ "cls": of all class probabilities; "dfl": of the four sides' distributions; each after the loss' gain.
+
+        Both are means over places, weighted by the highest class probability that the dense net gives each.
+        """
+        weights = lesson["scores"].float().sigmoid().amax(1)  # [B, N]
+        classes = binary_divergence(outputs["scores"], lesson["scores"]).sum(1)
+        found, taught = (maps["boxes"].unflatten(1, (4, -1)) for maps in (outputs, lesson))  # [B, 4, bins, N]
+        sides = categorical_divergence(found, taught, 2).mean(1)
+        parts = {"cls": classes, "dfl": sides}
+        return {name: GAINS[name] * weighted_mean(values, weights) for name, values in parts.items()}
+
+    def in_shapes_of(self, network: nn.Module) -> Detector:
+        _widen(self.network, network.state_dict())
+        return self
 
     @torch.no_grad()
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:

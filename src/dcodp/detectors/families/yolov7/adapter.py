@@ -13,6 +13,7 @@ from dcodp.data.types import Batch, Detections
 from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.comparing import prediction_distance
 from dcodp.detectors.families.yolov7.assign import assign_by_shape, assign_by_transport
+from dcodp.detectors.families.yolov7.imitation import imitation
 from dcodp.detectors.families.yolov7.loss import Gains, detection_loss
 from dcodp.detectors.families.yolov7.network import YOLOv7, yolov7
 from dcodp.detectors.families.yolov7.weights import load_weights
@@ -66,6 +67,17 @@ class YOLOv7Detector(Detector):
             matches = assign_by_shape(raw, targets, anchors)
         gains = Gains().scaled(len(self.classes), batch.images.shape[-1])
         return detection_loss(raw, targets, matches, anchors, gains)
+
+    @torch.no_grad()
+    def lesson(self, batch: Batch, outputs: list[Tensor]) -> list[Tensor]:
+        return self.network(self._scaled(batch.images))[1]
+
+    def imitation(self, outputs: list[Tensor], lesson: list[Tensor]) -> dict[str, Tensor]:
+        """See `dcodp.detectors.families.yolov7.imitation`; each part after the loss' gain."""
+        gains = Gains().scaled(len(self.classes), outputs[0].shape[3] * self.network.head.strides[0])
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            found, taught = ([level.float() for level in levels] for levels in (outputs, lesson))
+            return imitation(found, taught, self.network.head.anchors.float(), gains)
 
     @torch.no_grad()
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:

@@ -44,7 +44,7 @@ def detection_loss(
         wanted = torch.zeros_like(level[..., 4])
         if len(match):
             rows = match.pick(level)
-            iou = complete_iou(_predicted(rows, sides[match.anchor]), _wanted_boxes(level, match, targets))
+            iou = complete_iou(predicted(rows, sides[match.anchor]), _wanted_boxes(level, match, targets))
             box = box + (1 - iou).sum() / count
             wanted = _objectness_target(wanted, match, iou.detach().clamp(0))
             wrong = _classification(rows[:, 5:], targets[match.target, 1].long())
@@ -57,7 +57,7 @@ def detection_loss(
     }
 
 
-def _predicted(rows: Tensor, anchors: Tensor) -> Tensor:
+def predicted(rows: Tensor, anchors: Tensor) -> Tensor:
     """Raw rows [n, 5 + C] → cx, cy, w, h in cells, relative to the cell's corner."""
     p = rows[:, :4].sigmoid()
     return torch.cat([2 * p[:, :2] - 0.5, (2 * p[:, 2:]) ** 2 * anchors], 1)
