@@ -21,7 +21,7 @@ FLOORS = (
 )
 # Known offenders. The lists only get shorter: one that offends no more fails here too.
 UPWARD: set[tuple[str, str]] = set()  # (room, room above that it imports)
-IN_CYCLES = {"dcodp.report.notes", "dcodp.report.tables"}
+IN_CYCLES: set[str] = set()
 
 
 def imports(source: Path) -> dict[str, set[str]]:

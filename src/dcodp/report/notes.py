@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from dcodp.report.labels import label
 from dcodp.report.layouts import Column
-
-if TYPE_CHECKING:
-    from dcodp.report.tables import Row
+from dcodp.report.query import Measurement
 
 
-def footnotes(used: pd.DataFrame, rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, ...]:
-    """used: the records' rows that the table draws on."""
-    cells = [(column, cell) for row in rows for column, cell in zip(columns, row.cells, strict=True)]
+def footnotes(used: pd.DataFrame, rows: Sequence[Sequence[Measurement]], columns: Sequence[Column]) -> tuple[str, ...]:
+    """used: the records' rows that the table draws on; rows: the table's cells."""
+    cells = [(column, cell) for row in rows for column, cell in zip(columns, row, strict=True)]
     shown = {column.format for column, _ in cells}
     states = {cell.state for _, cell in cells}
     records = used.to_dict("records")

@@ -61,7 +61,7 @@ def build_table(layout: TableLayout, frame: pd.DataFrame) -> Table:
         headers=tuple(heading(key) for key in layout.rows),
         columns=layout.columns,
         rows=rows,
-        footnotes=footnotes(used.loc[~used.index.duplicated()], rows, layout.columns),
+        footnotes=footnotes(used.loc[~used.index.duplicated()], [row.cells for row in rows], layout.columns),
         claims=layout.claims,
         command=layout.command,
         datasets=tuple(dict.fromkeys(ask.fields["dataset"] for ask in asked)),
