@@ -11,7 +11,17 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 # Lowest first; each may import what stands before it. What flows through the house goes the same way: configuration →
 # data, graph → evidence → scores → plan → repaired, detector → trained → measured → record → table → command.
 FLOORS = (
-    *("errors", "extras", "resources", "targets", "files", "progress", "_ultralytics", "devices"),  # the ground
+    *(
+        "errors",
+        "extras",
+        "resources",
+        "targets",
+        "files",
+        "copying",
+        "progress",
+        "_ultralytics",
+        "devices",
+    ),  # the ground
     *("config", "method", "identity"),  # what is asked for
     *("data", "graph", "calibration", "importance", "pruning", "repairs", "testing"),  # nets and images
     *("detectors", "evaluation", "export"),
