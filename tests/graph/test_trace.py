@@ -1,5 +1,7 @@
 """Which channels are coupled, on small nets whose answer is known."""
 
+import threading
+
 import pytest
 import torch
 from small_nets import IMAGE, Net, conv, layers_of_groups, removed_at_half
@@ -190,9 +192,15 @@ def test_what_is_no_python_module_is_refused(model):
 
 def test_a_model_that_cannot_be_copied_says_so():
     model = conv(3, 8)
-    model.kept = model(IMAGE.float())
+    model.lock = threading.Lock()
     with pytest.raises(dcodp.InputError, match="cannot be copied"):
         dcodp.trace(model, (IMAGE.float(),))
+
+
+def test_results_that_a_module_keeps_are_copied_without_their_history():
+    model = nn.Sequential(conv(3, 8), conv(8, 2))
+    model.kept = model(IMAGE.float())
+    assert len(dcodp.trace(model, (IMAGE.float(),)).groups) == 1
 
 
 def test_explain_names_groups_parents_and_reasons():

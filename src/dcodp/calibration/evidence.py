@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ class Evidence:
         self.subject = Subject(network, graph, seed, locations)
         self.sums = {statistic: Sums() for statistic in statistics}
         self.batches = 0  # calibration batches seen
+        self.remembered: dict[str, Any] = {}  # of the network, worked out once by whoever repairs it several times
         self._wanted = {
             kind: {statistic: set(getattr(statistic, kind)(self.subject)) for statistic in self.sums}
             for kind in ("produced", "read", "differentiated")

@@ -16,6 +16,7 @@ from dcodp.graph.labels import Components, labels_of
 from dcodp.graph.linear import Linear, dimension_form
 from dcodp.graph.recording import Recorder
 from dcodp.graph.sizes import AttributeKey, leaves
+from dcodp.graph.stale import guess_unread
 
 
 def build_graph(
@@ -192,6 +193,9 @@ def _attributes(
         if key not in read and key not in found and all(f == forms[0] for f in forms):
             sizes.setdefault(key, (forms[0], 1))
     sizes.update({key: (form, 1) for key, form in found.items()})
+    guessed, stale = guess_unread(recorder.named_modules, {k: f for k, f in sizes.items() if f[0].terms}, read)
+    sizes.update(guessed)
+    recorder.notes += stale
     return [
         AttributeSize(key, Count.of(form, channel_of), divisor) for key, (form, divisor) in sizes.items() if form.terms
     ]

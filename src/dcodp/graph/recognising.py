@@ -30,10 +30,10 @@ def watch_norms(recorder: Recorder) -> None:
 
 
 def _may_be_norm(module: nn.Module) -> bool:
-    """A leaf called a norm, with one vector to scale by and maybe one to shift by."""
+    """A leaf called a norm (or made from one), with one vector to scale by and maybe one to shift by."""
     vectors = [p for p in module._parameters.values() if p is not None]
     return (
-        "norm" in type(module).__name__.lower()
+        ("norm" in type(module).__name__.lower() or isinstance(module, nn.LayerNorm | nn.RMSNorm))
         and not any(True for _ in module.children())
         and not isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm)
         and not any(b is not None for b in module._buffers.values())

@@ -28,7 +28,8 @@ def scripts_watched(recorder: Recorder) -> Iterator[None]:
             value.note_value()
         if not all(map(_is_harmless, _nodes(self.inlined_graph))):
             recorder.fix_all((args, kwargs), f"{self.name} is compiled (torch.jit) and may read sizes")
-        return original(self, *without_origins(args), **without_origins(kwargs))
+        with torch._C.DisableTorchFunction():  # its operations are watched as PyTorch executes them, and only so
+            return original(self, *without_origins(args), **without_origins(kwargs))
 
     Script.__call__ = call  # type: ignore[method-assign]
     try:

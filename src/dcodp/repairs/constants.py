@@ -12,6 +12,13 @@ from dcodp.repairs.case import Case
 
 def norms_behind(case: Case) -> dict[str, str]:
     """Weight name → the running mean of the batch norm that reads the layer's output, seen on one calibration batch."""
+    remembered = case.evidence.remembered
+    if "norms" not in remembered:
+        remembered["norms"] = _seen_norms(case)
+    return remembered["norms"]
+
+
+def _seen_norms(case: Case) -> dict[str, str]:
     names = {id(module): name for name, module in case.dense.named_modules()}
     made: dict[int, tuple[str, Any]] = {}  # id of an output → its layer; the output stays alive, and its id its own
     found: dict[str, str] = {}

@@ -71,7 +71,8 @@ def _table() -> dict[str, Rule]:
         fresh: "new_zeros new_ones new_empty new_full new_empty_strided",
         pointwise: "copy_ fill_ zero_ copy fill zero hardswish hardswish_ floor_divide floor_divide_ native_dropout "
         "_prelu_kernel _add_relu _add_relu_ abs_ complex copysign_ eq_ ge_ gelu_ gt_ heaviside_ le_ lt_ mish_ ne_ "
-        "polar rrelu_with_noise rrelu_with_noise_ rsub threshold_ xlogy_ _conj _neg_view masked_fill_ gcd_ lcm_",
+        "polar rrelu_with_noise rrelu_with_noise_ rsub threshold_ xlogy_ _conj _neg_view masked_fill_ gcd_ lcm_ "
+        "log_sigmoid_forward",
         triangular: "tril triu tril_ triu_",
         loss: "mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy "
         "binary_cross_entropy_with_logits",

@@ -1,0 +1,54 @@
+"""Tensors that modules keep as plain attributes (text features, anchors): no state dict has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dcodp.errors import InputError
+
+PREFIX = "dcodp_attribute:"
+
+
+def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """`module.attribute` → tensor, for those that are neither parameters nor buffers in the state dict.
+
+    Raises InputError for tensors inside other objects, which could not be put back.
+    """
+    found: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor):
+                found[prefix + key] = value
+            elif key not in _OWN and _holds_tensors(value):
+                raise InputError(
+                    f"{prefix}{key} is a {type(value).__name__} with tensors, which a file of dcodp.save does not hold;"
+                    " keep each as an attribute or buffer of its own"
+                )
+        persistent = module.state_dict().keys()
+        found |= {prefix + k: b for k, b in module._buffers.items() if b is not None and k not in persistent}
+    return found
+
+
+_OWN = {key for key in vars(nn.Module()) if key.startswith("_")} | {"_parameters", "_buffers", "_modules"}
+
+
+def _holds_tensors(value: Any, depth: int = 3) -> bool:
+    if isinstance(value, Tensor):
+        return True
+    if depth == 0 or not isinstance(value, list | tuple | dict):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return any(_holds_tensors(part, depth - 1) for part in parts)
+
+
+def set_plain_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back what `plain_tensors` found, where the model is."""
+    device = next((p.device for p in model.parameters()), None)
+    for name, tensor in tensors.items():
+        owner, _, key = name.rpartition(".")
+        module = model.get_submodule(owner)
+        target = module._buffers if key in module._buffers else vars(module)
+        target[key] = tensor if device is None else tensor.to(device)
