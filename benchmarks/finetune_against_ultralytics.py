@@ -1,8 +1,8 @@
 """Training from trained weights: `schedule=finetune` against ultralytics' own trainer, both judged by our evaluator.
 
     python benchmarks/finetune_against_ultralytics.py model.weights=yolov8n.pt dataset=voc2007 paths.data=FOLDER
-        image_size=256 [--epochs 1 3] [--seeds 0] [--ladder] [--name DATA] [--threads 2] [--work outputs/finetune] [--out results]
-        [key=value …]
+        image_size=256 [--epochs 1 3] [--seeds 0] [--ladder] [--name DATA] [--threads 2] [--work outputs/finetune]
+        [--out results] [key=value …]
 
 Same weights, images, boxes (VOC's difficult ones included), epochs, image size, batch, threads. Ultralytics trains with
 its defaults, images in memory, and each net is what its trainer calls the best epoch. Each training is a process of its
