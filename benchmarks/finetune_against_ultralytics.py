@@ -1,8 +1,8 @@
 """Training from trained weights: `schedule=finetune` against ultralytics' own trainer, both judged by our evaluator.
 
     python benchmarks/finetune_against_ultralytics.py model.weights=yolov8n.pt dataset=voc2007 paths.data=FOLDER
-        image_size=256 [--epochs 1 3] [--seeds 0] [--ladder] [--threads 2] [--work outputs/finetune] [--out results]
-        [key=value …]
+        image_size=256 [--epochs 1 3] [--seeds 0] [--ladder] [--name DATA] [--threads 2] [--work outputs/finetune]
+        [--out results] [key=value …]
 
 Same weights, images, boxes (VOC's difficult ones included), epochs, image size, batch, threads. Ultralytics trains with
 its defaults, images in memory, and each net is what its trainer calls the best epoch. Each training is a process of its
@@ -51,14 +51,14 @@ from dcodp.records.provenance import code_version, cpu_name, library_versions
 CONF = Path(__file__).resolve().parents[1] / "conf"
 NAME = "finetune_against_ultralytics"
 TRAINERS = ("ultralytics", "ours")
-BRANCH = "class branch"
+BRANCH, ALL = "class branch", "all of them"
 PARTS = {  # what is taken back in the ladder → the paper's settings of it
-    "learning rate": ["train.lr=1e-3"],
+    "learning rate": ["train.lr=1e-3", "train.fresh_lr=1"],
     "warm-up": ["train.warmup_epochs=3"],
     "averaged weights": ["train.ema_decay=0.9999", "train.ema_ramp=2000"],
     BRANCH: [],
 }
-PARTS["all of them"] = [override for overrides in PARTS.values() for override in overrides]
+PARTS[ALL] = [override for overrides in PARTS.values() for override in overrides]
 
 
 # --- one training ---
@@ -66,11 +66,15 @@ PARTS["all of them"] = [override for overrides in PARTS.values() for override in
 
 @dataclass
 class Clock:
-    """Seconds of each epoch's updates, without validation: of the wall, and of all threads together."""
+    """Seconds of each epoch's updates, without validation: of the wall, and of all threads together.
+
+    `threads` is how many there were in the last epoch.
+    """
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     started: tuple[float, float] = (0.0, 0.0)
+    threads: int = 0
 
     def start(self, *_: Any) -> None:
         self.started = time.perf_counter(), time.process_time()
@@ -78,6 +82,7 @@ class Clock:
     def stop(self, *_: Any) -> None:
         self.wall.append(time.perf_counter() - self.started[0])
         self.cpu.append(time.process_time() - self.started[1])
+        self.threads = torch.get_num_threads()
 
 
 Trained = tuple[Detector, Clock]
@@ -96,7 +101,8 @@ def ours(config: Config, train_set: DetectionSet, val_set: DetectionSet, folder:
     train(detector, batches, config.train, folder, seed=config.seed, devices=[torch.device("cpu")], validate=validate)
     load_best(detector, folder)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return detector, Clock(wall=[r["updates_wall_seconds"] for r in rows], cpu=[r["updates_cpu_seconds"] for r in rows])
+    wall, cpu = [r["updates_wall_seconds"] for r in rows], [r["updates_cpu_seconds"] for r in rows]
+    return detector, Clock(wall, cpu, threads=torch.get_num_threads())
 
 
 class Validation:
@@ -186,8 +192,7 @@ def run_cell(config: Config, trainer: str, part: str | None, folder: Path) -> No
     weights = file_digest(Path(str(config.model.weights)))
     train_set, val_set = sets
     if trainer == "ours":
-        anew = part in (BRANCH, "all of them")
-        detector, clock = ours(config, train_set, val_set, folder / "training", anew)
+        detector, clock = ours(config, train_set, val_set, folder / "training", anew=part in (BRANCH, ALL))
     else:
         detector, clock = theirs(config, train_set, val_set, folder / "training")
     found = predict(detector, sets[1], config.image_size, config.evaluation)
@@ -202,7 +207,7 @@ def run_cell(config: Config, trainer: str, part: str | None, folder: Path) -> No
         "settings": semantic(config)["train"] if trainer == "ours" else "ultralytics' defaults",
         "weights": weights,
         "data_fingerprint": [fingerprint(s) for s in sets],
-        "threads": torch.get_num_threads(),
+        "threads": clock.threads,
         "hardware": cpu_name(),
         "libraries": library_versions(),
         "code": code_version(),
@@ -306,7 +311,8 @@ def spread(values: Sequence[float], form: str = ".3f") -> str:
 
 def speeds(pairs: list[tuple[Row, Row]]) -> list[str]:
     kinds = ("images_per_second", "images_per_cpu_second")
-    return [f"{stats.mean(pair[k][kind] for pair in pairs):.1f}" for kind in kinds for k in (0, 1)]
+    found = [[pair[k].get(kind) for pair in pairs] for kind in kinds for k in (0, 1)]
+    return ["–" if None in values else f"{stats.mean(values):.1f}" for values in found]
 
 
 def described(pairs: list[tuple[Row, Row]]) -> list[str]:
@@ -340,7 +346,9 @@ def markdown(heads: list[str], lines: list[list[str]]) -> str:
 
 
 def told(parts: dict[str, list[str]]) -> str:
-    return "; ".join(f"{part}: `{' '.join(overrides)}`" for part, overrides in list(parts.items())[:3])
+    """What is taken back of each part, a line for each."""
+    alone = {part: overrides for part, overrides in parts.items() if part not in (BRANCH, ALL)}
+    return "\n".join(f"- {part}: `{' '.join(overrides)}`" for part, overrides in alone.items())
 
 
 def write(out: Path, rows: list[dict[str, Any]]) -> str:
@@ -366,8 +374,9 @@ def write(out: Path, rows: list[dict[str, Any]]) -> str:
 
 {ladder(rows)}
 
-- `schedule=finetune` with one part at a time taken back to the paper's settings: {told(PARTS)}. Class branch: as wide
-  as the stock net's for so many classes, and initialised anew.
+- `schedule=finetune` with one part at a time taken back to the paper's settings.
+{told(PARTS)}
+- class branch: as wide as the stock net's for so many classes, and initialised anew.
 """
     write_atomically(path, json.dumps({"rows": rows}, indent=1) + "\n")
     write_atomically(out / f"{NAME}.md", document)
@@ -384,6 +393,8 @@ def main() -> None:
         return
     trainings = asked(chosen)
     rows = [measure(chosen, training) for training in track(trainings, "trainings", len(trainings))]
+    if chosen.name:
+        rows = [{**row, "dataset": chosen.name} for row in rows]
     print(write(chosen.out, rows))
 
 
@@ -395,6 +406,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--work", type=Path, default=Path("outputs") / "finetune", help="trainings, kept")
     parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--name", help="what the tables call the data, for instance that they are a subset")
     parser.add_argument("--ladder", action="store_true", help="ours also with one part at a time taken back")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--one", choices=TRAINERS, help=argparse.SUPPRESS)  # the process of one training
