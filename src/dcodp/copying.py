@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(network: nn.Module) -> nn.Module:
     """A deep copy. Compiled functions are shared; results that a module keeps lose their history."""
     memo: dict[int, Any] = {}
-    for module in model.modules():
+    for module in network.modules():
         for value in vars(module).values():
             if isinstance(value, torch.jit.ScriptFunction):
                 memo[id(value)] = value
             elif isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
+    return copy.deepcopy(network, memo)

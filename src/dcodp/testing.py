@@ -18,9 +18,9 @@ from dcodp.pruning.slicing import named_tensors
 Outputs = Callable[[Any], Any]
 
 
-def zeroed(model: nn.Module, plan: PrunePlan) -> nn.Module:
+def zeroed(network: nn.Module, plan: PrunePlan) -> nn.Module:
     """A copy of the dense model with every slice that the plan removes set to 0, in producers and consumers."""
-    twin = copied(model)
+    twin = copied(network)
     tensors = named_tensors(twin)
     with torch.no_grad():
         for name, dims in plan.keep.items():
@@ -32,7 +32,7 @@ def zeroed(model: nn.Module, plan: PrunePlan) -> nn.Module:
 
 
 def assert_equivalent(
-    model: nn.Module,
+    network: nn.Module,
     pruned: nn.Module,
     plan: PrunePlan,
     inputs: Any,
@@ -49,7 +49,7 @@ def assert_equivalent(
     by moving the zeroed dense net's parameters by a rounding error each (`rounding_noise`). Returns the error. Raises
     InputError for a head that the model does not have.
     """
-    dense = zeroed(model, plan)
+    dense = zeroed(network, plan)
     expected = run(dense, inputs, outputs, heads)
     found = run(pruned, inputs, outputs, heads)
     assert len(expected) == len(found), f"{len(found)} output tensors instead of {len(expected)}"
@@ -64,22 +64,22 @@ def assert_equivalent(
     return worst
 
 
-def run(model: nn.Module, inputs: Any, outputs: Outputs | None = None, heads: Sequence[str] = ()) -> list[Tensor]:
+def run(network: nn.Module, inputs: Any, outputs: Outputs | None = None, heads: Sequence[str] = ()) -> list[Tensor]:
     """All tensors of a model's result and of the results of its modules `heads`, in evaluation mode."""
     args, kwargs = call_arguments(inputs)
-    was_training = model.training
-    with torch.no_grad(), _listening(model, heads) as heard:
+    was_training = network.training
+    with torch.no_grad(), _listening(network, heads) as heard:
         try:
-            result = model.eval()(*args, **kwargs)
+            result = network.eval()(*args, **kwargs)
         finally:
-            model.train(was_training)
+            network.train(was_training)
     return result_tensors([result if outputs is None else outputs(result), heard])
 
 
 @contextmanager
-def _listening(model: nn.Module, heads: Sequence[str]) -> Iterator[list[Any]]:
+def _listening(network: nn.Module, heads: Sequence[str]) -> Iterator[list[Any]]:
     """Collects what the named modules return, call by call."""
-    modules, heard = dict(model.named_modules()), []
+    modules, heard = dict(network.named_modules()), []
     for name in heads:
         if name not in modules:
             raise InputError(f"the model has no module {name!r} to compare; use a name from named_modules()")
@@ -113,10 +113,14 @@ def default_tolerance(dtype: torch.dtype, noise: float) -> float:
 
 
 def rounding_noise(
-    model: nn.Module, expected: Sequence[Tensor], inputs: Any, outputs: Outputs | None = None, heads: Sequence[str] = ()
+    network: nn.Module,
+    expected: Sequence[Tensor],
+    inputs: Any,
+    outputs: Outputs | None = None,
+    heads: Sequence[str] = (),
 ) -> list[float]:
     """How far each output moves, relative to the largest, when every parameter moves by a rounding error."""
-    twin, generator = copied(model), torch.Generator().manual_seed(0)
+    twin, generator = copied(network), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in {**named_tensors(twin)}.values():
             if tensor.is_floating_point():
@@ -127,7 +131,7 @@ def rounding_noise(
     return [relative_error(a, b) for a, b in zip(expected, moved, strict=True)] if alike else [0.0] * len(expected)
 
 
-def enliven(model: nn.Module, inputs: Any, seed: int = 0, without: PrunePlan | None = None) -> nn.Module:
+def enliven(network: nn.Module, inputs: Any, seed: int = 0, without: PrunePlan | None = None) -> nn.Module:
     """Give a freshly built model live signals, in place: else an oracle can pass because nothing is left to see.
 
     Random weights with arbitrary batch-norm statistics let signals die within a few layers. Vectors (biases, scales,
@@ -137,10 +141,10 @@ def enliven(model: nn.Module, inputs: Any, seed: int = 0, without: PrunePlan | N
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, tensor in _to_randomise(model):
+        for name, tensor in _to_randomise(network):
             noise = torch.rand(tensor.shape, generator=generator).to(tensor)
             tensor.copy_(noise - 0.5 if name.endswith(("bias", "mean")) else noise + 0.5)
-    twin = model if without is None else zeroed(model, without)
+    twin = network if without is None else zeroed(network, without)
     handles = [m.register_forward_pre_hook(_set_statistics) for m in twin.modules() if _has_statistics(m)]
     handles += [m.register_forward_hook(_Scaling()) for m in twin.modules() if _is_scaled(m)]
     try:
@@ -149,13 +153,13 @@ def enliven(model: nn.Module, inputs: Any, seed: int = 0, without: PrunePlan | N
         for handle in handles:
             handle.remove()
     if without is not None:
-        _take_over(model, twin, without)
-    return model
+        _take_over(network, twin, without)
+    return network
 
 
-def _to_randomise(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _to_randomise(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Vectors and constants among the parameters, and all that layers with statistics hold."""
-    for prefix, module in model.named_modules():
+    for prefix, module in network.named_modules():
         names = [*module._parameters, *(module._buffers if _has_statistics(module) else ())]
         for name in names:
             tensor = getattr(module, name)
@@ -204,11 +208,11 @@ def _set_statistics(module: Any, args: tuple[Any, ...]) -> None:
     module.running_var.copy_(x.var(dims, unbiased=False) + x.square().mean() / 2 + 1e-3)
 
 
-def _take_over(model: nn.Module, calibrated: nn.Module, plan: PrunePlan) -> None:
+def _take_over(network: nn.Module, calibrated: nn.Module, plan: PrunePlan) -> None:
     """Copies what was calibrated, except for the coordinates that are zero there because the plan removes them."""
     theirs = named_tensors(calibrated)
     with torch.no_grad():
-        for name, tensor in named_tensors(model).items():
+        for name, tensor in named_tensors(network).items():
             kept = torch.ones_like(tensor, dtype=torch.bool)
             for dim, indices in plan.keep.get(name, {}).items():
                 mask = torch.zeros(tensor.shape[dim], dtype=torch.bool, device=tensor.device)

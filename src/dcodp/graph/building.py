@@ -20,7 +20,7 @@ from dcodp.graph.stale import guess_unread
 
 
 def build_graph(
-    model: nn.Module, recorder: Recorder, components: Components, found: dict[AttributeKey, Linear]
+    network: nn.Module, recorder: Recorder, components: Components, found: dict[AttributeKey, Linear]
 ) -> CouplingGraph:
     """Components with the same sites become one group; groups and layers in order of execution."""
     tensors = _read_tensors(recorder)
@@ -30,8 +30,8 @@ def build_graph(
         groups=groups,
         frozen=_frozen(tensors, components, order, channel_of) + _unread(recorder, tensors),
         parents=recorder.operations.parents(),
-        shapes={name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]},
-        aliases=_aliases(model),
+        shapes={name: tuple(t.shape) for name, t in [*network.named_parameters(), *network.named_buffers()]},
+        aliases=_aliases(network),
         attributes=_attributes(recorder, components, found, channel_of),
         lengths={
             (name, key): len(value)
@@ -39,7 +39,7 @@ def build_graph(
             for key, value in vars(module).items()
             if isinstance(value, list | tuple)
         },
-        parameters=tuple(name for name, _ in model.named_parameters()),
+        parameters=tuple(name for name, _ in network.named_parameters()),
         contractions=[spent.counted(components, channel_of) for spent in recorder.spent],
         maps=recorder.operations.maps,
         notes=list(recorder.notes),
@@ -53,11 +53,11 @@ def _read_tensors(recorder: Recorder) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in named if name in recorder.used}
 
 
-def _aliases(model: nn.Module) -> dict[str, list[str]]:
+def _aliases(network: nn.Module) -> dict[str, list[str]]:
     names: dict[int, list[str]] = defaultdict(list)
     for name, tensor in [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
     ]:
         names[id(tensor)].append(name)
     return {first: others for first, *others in names.values() if others}

@@ -18,7 +18,7 @@ from dcodp.graph.sizes import DECIDES, FromDimension, SizeRule, TracedInt, Uses,
 class Recorder:
     """What a trace has learned so far, and what label rules ask for: labels, size rules, the operation graph."""
 
-    def __init__(self, model: nn.Module, whole_heads: frozenset[str] = frozenset()):
+    def __init__(self, network: nn.Module, whole_heads: frozenset[str] = frozenset()):
         self.whole_heads = whole_heads  # modules in which views keep the size of heads and lose whole ones
         self.choices: list[tuple[str, np.ndarray]] = []  # modules with views that could shrink in several ways
         self.labels = Labels()
@@ -31,7 +31,7 @@ class Recorder:
         self.sizes_seen = False  # whether the function under way has its sizes checked by calls/
         self.modules: list[str] = [""]  # the modules whose forward is running, innermost last
         self.uses = Uses(modules=self.modules)  # what the model's code did with sizes and attributes
-        self.named_modules = dict(model.named_modules())
+        self.named_modules = dict(network.named_modules())
         self.owner: dict[int, str] = {}  # id of a parameter or buffer → its first state-dict name
         self.used: set[str] = set()  # names of those that the forward pass read
         self.counting = True  # whether contractions count into the cost
@@ -39,11 +39,11 @@ class Recorder:
         self.notes: list[str] = []
         self.seen: list[weakref.ref[Tensor]] = []  # tensors that carry labels
         self.written: set[int] = set()  # storages that an in-place operation may have filled with non-zeros
-        self._label_parameters(model)
+        self._label_parameters(network)
 
-    def _label_parameters(self, model: nn.Module) -> None:
+    def _label_parameters(self, network: nn.Module) -> None:
         """Floating-point parameters and buffers get fresh labels; integer buffers are data and get none."""
-        named = [*model.named_parameters(), *model.named_buffers()]
+        named = [*network.named_parameters(), *network.named_buffers()]
         for name, tensor in named:
             if tensor.is_floating_point():
                 self.owner[id(tensor)] = name

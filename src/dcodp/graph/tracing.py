@@ -24,7 +24,7 @@ from dcodp.graph.solving import solve
 Outputs = Callable[[Any], Any]
 
 
-def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None, **named: Any) -> CouplingGraph:
+def trace(network: nn.Module, example_inputs: Any, outputs: Outputs | None = None, **named: Any) -> CouplingGraph:
     """Record a forward pass and derive which channels are coupled.
 
     `example_inputs`: a tuple of positional arguments (a tensor stands for a tuple of one, a dict for keyword
@@ -35,9 +35,9 @@ def trace(model: nn.Module, example_inputs: Any, outputs: Outputs | None = None,
     Raises InputError where the model cannot be copied, does not run on the inputs or gives no tensors.
     """
     args, kwargs = call_arguments(example_inputs, named)
-    graph, stuck = _traced(model, args, kwargs, outputs, frozenset())
+    graph, stuck = _traced(network, args, kwargs, outputs, frozenset())
     if stuck:
-        other, _ = _traced(model, args, kwargs, outputs, stuck)
+        other, _ = _traced(network, args, kwargs, outputs, stuck)
         graph = max(graph, other, key=_removable)
     return graph
 
@@ -48,18 +48,18 @@ def _removable(graph: CouplingGraph) -> int:
 
 
 def _traced(
-    model: nn.Module,
+    network: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     outputs: Outputs | None,
     whole_heads: frozenset[str],
 ) -> tuple[CouplingGraph, frozenset[str]]:
     """The graph, and the modules whose views could have shrunk in another way than in the one that is stuck."""
-    twin = _copied(model).eval()
+    twin = _copied(network).eval()
     recorder = Recorder(twin, whole_heads)
     dense = trace_attributes(recorder.named_modules, recorder.uses)
     watch_norms(recorder)
-    with _modules_tracked(twin, recorder), _no_fast_path(), _random_state_kept(model), torch.no_grad():
+    with _modules_tracked(twin, recorder), _no_fast_path(), _random_state_kept(network), torch.no_grad():
         try:
             result = _observed(twin, recorder, args, kwargs)
         except Exception as error:
@@ -75,7 +75,7 @@ def _traced(
     components, attributes = solve(recorder.rules, recorder.labels, dense)
     stuck = frozenset(m for m, labels in recorder.choices if not components.removable(labels).any())
     recorder.followings += follow_module_sizes(recorder.named_modules)
-    return build_graph(model, recorder, components, attributes), stuck
+    return build_graph(network, recorder, components, attributes), stuck
 
 
 def _observed(twin: nn.Module, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -139,16 +139,16 @@ def result_tensors(result: Any) -> list[Tensor]:
     return list(found.values())
 
 
-def _copied(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"a {type(model).__name__} cannot be traced; give the torch.nn.Module as Python code")
-    for name, module in model.named_modules():
+def _copied(network: nn.Module) -> nn.Module:
+    if not isinstance(network, nn.Module):
+        raise InputError(f"a {type(network).__name__} cannot be traced; give the torch.nn.Module as Python code")
+    for name, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             what = f"its module {name} is compiled" if name else "it is compiled"
-            kind = type(model).__name__
+            kind = type(network).__name__
             raise InputError(f"a {kind} cannot be traced; give the torch.nn.Module as Python code ({what}, torch.jit)")
     try:
-        return copied(model)
+        return copied(network)
     except Exception as error:
         raise InputError(
             f"the model cannot be copied ({type(error).__name__}: {error}); "
@@ -178,18 +178,18 @@ def _no_fast_path() -> Iterator[None]:
 
 
 @contextmanager
-def _random_state_kept(model: nn.Module) -> Iterator[None]:
+def _random_state_kept(network: nn.Module) -> Iterator[None]:
     """Noise drawn during the trace leaves the caller's random numbers as they were."""
-    devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
+    devices = {p.device.index or 0 for p in network.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices)):
         yield
 
 
 @contextmanager
-def _modules_tracked(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+def _modules_tracked(network: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Keep `recorder.modules` at the stack of running modules."""
     handles = []
-    for name, module in model.named_modules():
+    for name, module in network.named_modules():
 
         def enter(_module: nn.Module, _args: Any, name: str = name) -> None:
             recorder.modules.append(name)

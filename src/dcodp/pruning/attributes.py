@@ -11,13 +11,13 @@ from dcodp.errors import InputError
 PREFIX = "dcodp_attribute:"
 
 
-def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
+def plain_tensors(network: nn.Module) -> dict[str, Tensor]:
     """`module.attribute` → tensor, for those that are neither parameters nor buffers in the state dict.
 
     Raises InputError for tensors inside other objects, which could not be put back.
     """
     found: dict[str, Tensor] = {}
-    for name, module in model.named_modules():
+    for name, module in network.named_modules():
         prefix = f"{name}." if name else ""
         for key, value in vars(module).items():
             if isinstance(value, Tensor):
@@ -44,11 +44,11 @@ def _holds_tensors(value: Any, depth: int = 3) -> bool:
     return any(_holds_tensors(part, depth - 1) for part in parts)
 
 
-def set_plain_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def set_plain_tensors(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put back what `plain_tensors` found, where the model is."""
-    device = next((p.device for p in model.parameters()), None)
+    device = next((p.device for p in network.parameters()), None)
     for name, tensor in tensors.items():
         owner, _, key = name.rpartition(".")
-        module = model.get_submodule(owner)
+        module = network.get_submodule(owner)
         target = module._buffers if key in module._buffers else vars(module)
         target[key] = tensor if device is None else tensor.to(device)

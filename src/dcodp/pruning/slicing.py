@@ -13,13 +13,13 @@ from dcodp.graph.norms import become_pruned
 from dcodp.pruning.plan import PrunePlan
 
 
-def prune(model: nn.Module, plan: PrunePlan) -> nn.Module:
+def prune(network: nn.Module, plan: PrunePlan) -> nn.Module:
     """A new model without the channels that the plan leaves out; same state-dict names, device, dtype and mode.
 
     The dense model is left untouched. Raises InputError where the plan belongs to another architecture.
     """
-    check_fits(model, plan)
-    small = copied(model)
+    check_fits(network, plan)
+    small = copied(network)
     small.zero_grad(set_to_none=True)
     modules = dict(small.named_modules(remove_duplicate=False))
     replaced: dict[int, Tensor] = {}
@@ -37,9 +37,9 @@ def prune(model: nn.Module, plan: PrunePlan) -> nn.Module:
     return small
 
 
-def check_fits(model: nn.Module, plan: PrunePlan) -> None:
+def check_fits(network: nn.Module, plan: PrunePlan) -> None:
     """Every tensor of the plan must be in the model, in its dense shape."""
-    tensors = named_tensors(model)
+    tensors = named_tensors(network)
     for name, shape in plan.shapes.items():
         if name not in tensors and (name.removeprefix("module.") in tensors or f"module.{name}" in tensors):
             raise InputError(
@@ -57,11 +57,11 @@ def check_fits(model: nn.Module, plan: PrunePlan) -> None:
             )
 
 
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+def named_tensors(network: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers by name, shared ones under each of their names."""
     return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
+        **dict(network.named_parameters(remove_duplicate=False)),
+        **dict(network.named_buffers(remove_duplicate=False)),
     }
 
 

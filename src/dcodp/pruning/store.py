@@ -15,14 +15,14 @@ from dcodp.pruning.plan import PrunePlan
 from dcodp.pruning.slicing import prune
 
 
-def save(model: nn.Module, plan: PrunePlan, path: str | os.PathLike[str]) -> None:
+def save(network: nn.Module, plan: PrunePlan, path: str | os.PathLike[str]) -> None:
     """Write a pruned model and its plan to one file, whole or not at all.
 
     It holds the state dict and the tensors that modules keep as plain attributes.
     """
-    extra = {PREFIX + name: tensor for name, tensor in plain_tensors(model).items()}
+    extra = {PREFIX + name: tensor for name, tensor in plain_tensors(network).items()}
     header = {"dcodp_plan": json.dumps(plan.to_dict(), separators=(",", ":"))}
-    save_tensors({**model.state_dict(), **extra}, path, header)
+    save_tensors({**network.state_dict(), **extra}, path, header)
 
 
 def load(dense_architecture: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
