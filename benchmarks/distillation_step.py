@@ -36,7 +36,9 @@ def nets(size: int, device: str) -> tuple[Detector, Distillation]:
     dense, _ = build(ModelConfig(), tuple(f"class {i}" for i in range(80)))
     graph = dense.coupling_graph(size)
     plan = dcodp.select(graph, {g.name: torch.rand(g.channels) for g in graph.groups}, target="flops:0.5")
-    small = dense.with_network(dcodp.prune(dense.network, plan).to(device, memory_format=torch.channels_last).train())
+    network = dcodp.prune(dense.network, plan).to(device).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    small = dense.with_network(network)
     return small, distillation(dense, small.network, graph, plan, 1.0)
 
 

@@ -311,8 +311,8 @@ def spread(values: Sequence[float], form: str = ".3f") -> str:
 
 def speeds(pairs: list[tuple[Row, Row]]) -> list[str]:
     kinds = ("images_per_second", "images_per_cpu_second")
-    found = [[pair[k].get(kind) for pair in pairs] for kind in kinds for k in (0, 1)]
-    return ["–" if None in values else f"{stats.mean(values):.1f}" for values in found]
+    found = [[float(pair[k].get(kind) or 0.0) for pair in pairs] for kind in kinds for k in (0, 1)]
+    return [f"{stats.mean(values):.1f}" if all(values) else "–" for values in found]
 
 
 def described(pairs: list[tuple[Row, Row]]) -> list[str]:
