@@ -2,8 +2,7 @@
 
 The saving of a block is re-counted after every removal, since a layer that lost inputs saves less when it loses
 filters. What it loses is told by the channels' scores, which must be comparable between groups, and, where that was
-measured, by what the net's outputs lose when this group alone is pruned and repaired: dE^trust · dS^(1 − trust)
-(how that compares with either alone, and with other ways to join them, is in results/untrained.md).
+measured, by what the net's outputs lose when this group alone is pruned and repaired: dE^trust · dS^(1 − trust).
 """
 
 from __future__ import annotations
