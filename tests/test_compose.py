@@ -14,7 +14,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(p for p in CONF.rglob("*.yaml") if p.parent != CONF)  # those of the groups
 # one of an experiment's cells
 SINGLE = ("model=yolov8n", "ratio=0.5", "target=null", "seed=0", "importance=l1", "importance.aggregate=sum",
-          "interlayer=true")  # fmt: skip
+          "interlayer=true", "method=paper")  # fmt: skip
 register()
 
 

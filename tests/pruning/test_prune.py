@@ -104,3 +104,23 @@ def test_another_architecture_is_refused(model, plan, tmp_path):
         dcodp.load(model, tmp_path / "noise.safetensors")
     with pytest.raises(dcodp.InputError, match="does not exist"):
         dcodp.load(model, tmp_path / "absent.safetensors")
+
+
+def test_lists_of_tensors_travel_with_the_net(tmp_path):
+    """Anchors that torchvision keeps in a list, for instance."""
+
+    class Kept(nn.Module):
+        def __init__(self, value: float):
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+            self.shifts = [torch.full((1,), value), torch.full((2, 1), 2 * value)[0]]
+
+        def forward(self, x):
+            return self.out(self.conv(x).relu()) + self.shifts[0] + self.shifts[1]
+
+    dense, x = Kept(3.0).eval(), torch.rand(1, 3, 4, 4)
+    plan = dcodp.select(dcodp.trace(dense, (x,)), {"conv": torch.rand(8)}, ratio=0.5)
+    small = dcodp.prune(dense, plan)
+    dcodp.save(small, plan, tmp_path / "m.safetensors")
+    loaded = dcodp.load(Kept(0.0).eval(), tmp_path / "m.safetensors")
+    assert isinstance(loaded.shifts, list) and torch.equal(loaded(x), small(x))

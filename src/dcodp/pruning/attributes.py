@@ -12,7 +12,8 @@ PREFIX = "dcodp_attribute:"
 
 
 def plain_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """`module.attribute` → tensor, for those that are neither parameters nor buffers in the state dict.
+    """`module.attribute` → tensor, for those that are neither parameters nor buffers in the state dict; of lists and
+    tuples of tensors `module.attribute[place]`.
 
     Raises InputError for tensors inside other objects, which could not be put back.
     """
@@ -22,6 +23,8 @@ def plain_tensors(network: nn.Module) -> dict[str, Tensor]:
         for key, value in vars(module).items():
             if isinstance(value, Tensor):
                 found[prefix + key] = value
+            elif isinstance(value, list | tuple) and value and all(isinstance(part, Tensor) for part in value):
+                found |= {f"{prefix}{key}[{place}]": part for place, part in enumerate(value)}
             elif key not in _OWN and _holds_tensors(value):
                 raise InputError(
                     f"{prefix}{key} is a {type(value).__name__} with tensors, which a file of dcodp.save does not hold;"
@@ -50,5 +53,17 @@ def set_plain_tensors(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         owner, _, key = name.rpartition(".")
         module = network.get_submodule(owner)
+        moved = tensor if device is None else tensor.to(device)
+        key, _, place = key.partition("[")
+        if place:
+            _set_place(module, key, int(place.rstrip("]")), moved)
+            continue
         target = module._buffers if key in module._buffers else vars(module)
-        target[key] = tensor if device is None else tensor.to(device)
+        target[key] = moved
+
+
+def _set_place(module: nn.Module, key: str, place: int, tensor: Tensor) -> None:
+    """One entry of a list or tuple; entries come in order, and those beyond the present end are added."""
+    held = list(vars(module).get(key) or ())
+    held[place : place + 1] = [tensor]
+    vars(module)[key] = held if isinstance(vars(module).get(key), list) else tuple(held)
