@@ -32,12 +32,14 @@ STUDIES = {
     "coco": (MEASURED, "coco_before_finetuning"),
     "ablation_shapes": ("ablation_shapes", "aggregation_shapes"),
     "ablation_coco": ("ablation_coco",),
+    "untrained": (MEASURED,),
 }
 DRAWN = ("demo",)  # studies of which the default figures are kept
 README = {  # mark → (study, table)
     "demo table": ("demo", MEASURED),
     "shapes table": ("shapes", "shapes_detectors"),
     "coco table": ("coco", "coco_before_finetuning"),
+    "untrained table": ("untrained", MEASURED),
     "ablation_shapes": ("ablation_shapes", "ablation_shapes"),
     "ablation_coco": ("ablation_coco", "ablation_coco"),
     "aggregation_shapes": ("ablation_shapes", "aggregation_shapes"),

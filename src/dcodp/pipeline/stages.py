@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from dcodp.config import Config
 from dcodp.method import OF_THE_CRITERION
 from dcodp.pipeline.cell import Cell
@@ -48,9 +50,20 @@ def run_stages(cell: Cell) -> None:
             with timed(cell.record, "evaluate"):
                 _measure(cell, stage.block, stage.name)
     assert cell.nets.plan is not None
+    _settle(cell)
     save(cell.nets.now.network, cell.nets.plan, cell.folder.model)
     cell.nets.plan.to_json(cell.folder.plan)
     draw(cell, cell.nets.found)
+
+
+@torch.no_grad()
+def _settle(cell: Cell) -> None:
+    """What a net keeps of its last pass (anchors of an image's size, say) is stored with it: that of the example image,
+    however often the run was interrupted."""
+    detector = cell.nets.now
+    detector.network.eval()
+    with detector.most_work():
+        detector.network(*detector.example_inputs(cell.config.image_size))
 
 
 def _measure(cell: Cell, block: str, clock: str) -> None:
