@@ -64,6 +64,7 @@ def set_plain_tensors(network: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def _set_place(module: nn.Module, key: str, place: int, tensor: Tensor) -> None:
     """One entry of a list or tuple; entries come in order, and those beyond the present end are added."""
-    held = list(vars(module).get(key) or ())
+    before = vars(module).get(key)
+    held: list[Any] = list(before) if isinstance(before, list | tuple) else []
     held[place : place + 1] = [tensor]
-    vars(module)[key] = held if isinstance(vars(module).get(key), list) else tuple(held)
+    vars(module)[key] = tuple(held) if isinstance(before, tuple) else held
