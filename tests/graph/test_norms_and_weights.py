@@ -162,6 +162,6 @@ def test_plain_tensors_are_saved(tmp_path):
     other = copy.deepcopy(model)
     other.features = torch.zeros(2, 1, 1).double()
     assert torch.equal(dcodp.load(other, tmp_path / "net.safetensors")(IMAGE), small(IMAGE))
-    small.features = [small.features]
-    with pytest.raises(dcodp.InputError, match="features is a list with tensors"):
+    small.features = {"told": small.features}
+    with pytest.raises(dcodp.InputError, match="features is a dict with tensors"):
         dcodp.save(small, plan, tmp_path / "net.safetensors")
