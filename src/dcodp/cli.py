@@ -22,6 +22,7 @@ def build_app() -> typer.Typer:
 
     from dcodp.commands.data import build_data_app
     from dcodp.commands.graph import graph
+    from dcodp.commands.prune import prune
     from dcodp.commands.report import report
     from dcodp.commands.run import run
     from dcodp.commands.status import status
@@ -33,6 +34,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.command(context_settings=AS_TYPED, add_help_option=False)(run)
+    app.command()(prune)
     app.command()(report)
     app.command()(status)
     app.command()(graph)

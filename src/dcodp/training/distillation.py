@@ -49,10 +49,14 @@ class Distillation:
 
     def __call__(self, network: nn.Module, batch: Batch, outputs: Any) -> dict[str, Tensor]:
         """The weighted parts for the batch whose outputs were made while it was listening."""
+        found, self._heard = self._heard, {}
+        return self.parts(network, batch, outputs, found)
+
+    def parts(self, network: nn.Module, batch: Batch, outputs: Any, found: Maps) -> dict[str, Tensor]:
+        """As the call, for whoever has listened himself: `found` is what was read while the outputs were made."""
         self._move_to(batch.images.device)
         with torch.no_grad(), reading(self.teacher.network, self.kept) as taught:
             lesson = self.teacher.lesson(batch, outputs)
-        found, self._heard = self._heard, {}
         parts = {"features": self._features(network, found, taught), **self.teacher.imitation(outputs, lesson)}
         return {name: self.weight * part for name, part in parts.items()}
 

@@ -1,0 +1,253 @@
+"""The whole way from a checkpoint to a small one with its card. Each part leaves a file, and is not done twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcodp.config import Config
+from dcodp.detectors.ultralytics.adapter import UltralyticsNet
+from dcodp.detectors.ultralytics.opening import Opened, open_checkpoint
+from dcodp.detectors.ultralytics.writing import mark, write_pt, write_safetensors
+from dcodp.errors import InputError
+from dcodp.files import file_digest, read_json, write_atomically
+from dcodp.pruning import PrunePlan
+from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.targets import parse_target
+from dcodp.yolo import card, measuring
+from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml
+from dcodp.yolo.shrinking import Shrinking, Shrunk
+from dcodp.yolo.tuning import Tuning, tuned, usual_epochs
+
+log = logging.getLogger(__name__)
+WORK = "work"  # the folder of what is needed to go on after an interruption
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share to keep), else `ratio` of the channels goes.
+
+    `data`: a data.yaml (to classify: a folder of class folders) with labels; `images`: a folder without, for repair
+    alone (`epochs=0`). None: `epochs` by the number of images, `image_size` as the checkpoint was trained.
+    """
+
+    source: Path
+    out: Path
+    data: Path | None = None
+    images: Path | None = None
+    target: str | None = "flops:0.5"
+    ratio: float = 0.5
+    epochs: int | None = None
+    image_size: int | None = None
+    split: str = "val"
+    round_to: int = 1
+    batch: int = 16
+    lr: float = 5e-4
+    seed: int = 0
+    device: str = "auto"
+    imports: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.images is None):
+            raise InputError("give either --data data.yaml, or --images FOLDER with --epochs 0 (repair without labels)")
+        if self.images is not None and self.epochs:
+            raise InputError(f"--epochs {self.epochs} needs labels; give --data data.yaml, or --epochs 0 with --images")
+        if self.target is not None:
+            parse_target(self.target)
+        for name, value, least in (("--epochs", self.epochs, 0), ("--batch", self.batch, 1), ("--imgsz", self.image_size, 32)):
+            if value is not None and value < least:
+                raise InputError(f"{name} {value} is out of range; use {least} or more")
+
+
+def prune_checkpoint(
+    source: str | Path, data: str | Path | None = None, out: str | Path = "small", **asked: Any
+) -> dict[str, Any]:
+    """`dcodp prune` as a function: the card of what was made (see `Job` for what else can be asked for).
+
+    Raises InputError for whatever cannot be used.
+    """
+    method = asked.pop("method", "strong")
+    paths = {key: Path(asked.pop(key)) for key in ("images",) if asked.get(key) is not None}
+    job = Job(Path(source), Path(out), None if data is None else Path(data), **paths, **asked)
+    return run(job, composed(method))
+
+
+def composed(method: str, overrides: Sequence[str] = ()) -> Config:
+    """The parts of conf/method/NAME.yaml."""
+    from dcodp.compose import cells, register
+    from dcodp.resources import folder
+
+    register()
+    ((_, config),) = cells(folder("conf"), [f"method={method}", *overrides])
+    return config
+
+
+def run(job: Job, method: Config) -> dict[str, Any]:
+    """All parts in order; returns the card."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    work = job.out / WORK
+    opened = open_checkpoint(job.source, job.imports)
+    asked = _asked(job, method)
+    if (job.out / "card.json").exists() and _same(job.out, asked):
+        log.info("%s is there already", job.out / "card.json")
+        return read_json(job.out / "card.json")
+    _claim(job, work, asked)
+    images = _images(job, opened, work)
+    size = job.image_size or opened.image_size or 640
+    detector = _detector(job, opened)
+    small, plan, notes = _pruned(job, method, opened, detector, images, size, work)
+    epochs = job.epochs if job.epochs is not None else usual_epochs(len(images.of("train")))
+    epochs = 0 if images.data is None else epochs
+    if epochs:
+        small = _trained(job, method, detector, small, plan, images, size, epochs, work)
+    _write(job, small, opened, plan, size)
+    found = _card(job, method, opened, images, size, epochs, notes, work)
+    card.write(job.out, found)
+    return found
+
+
+def _asked(job: Job, method: Config) -> dict[str, Any]:
+    """What decides the result; files by their content."""
+    asked = {k: v for k, v in asdict(job).items() if k not in ("out", "device", "source")}
+    parts = {name: asdict(getattr(method, name)) for name in ("importance", "allocation", "repair")}
+    asked |= {"source": file_digest(job.source), "method": method.method, "parts": parts}
+    asked |= {"distill": method.finetune.distill, "labels": method.finetune.labels}
+    return json.loads(json.dumps(asked, default=str))
+
+
+def _same(out: Path, asked: dict[str, Any]) -> bool:
+    path = out / WORK / "asked.json"
+    return path.exists() and read_json(path) == asked
+
+
+def _claim(job: Job, work: Path, asked: dict[str, Any]) -> None:
+    """What an earlier run with other wishes has left is refused, not mixed in."""
+    if (work / "asked.json").exists() and not _same(job.out, asked):
+        before = read_json(work / "asked.json")
+        other = ", ".join(f"{k}={before.get(k)}" for k in asked if before.get(k) != asked[k])
+        raise InputError(f"{job.out} holds a run with {other}; choose another --out, or delete the folder")
+    work.mkdir(parents=True, exist_ok=True)
+    write_atomically(work / "asked.json", json.dumps(asked))
+
+
+def _images(job: Job, opened: Opened, work: Path) -> Images:
+    if job.data is None:
+        assert job.images is not None
+        return from_folder(job.images)
+    if opened.task == "classify":
+        images = from_classes(job.data)
+    else:
+        images = from_yaml(job.data, work / "data")
+    if images.names is not None and len(images.names) != len(opened.names):
+        raise InputError(
+            f"{job.data} has {len(images.names)} classes, {job.source} finds {len(opened.names)}; train it on these data "
+            "first, or give the data.yaml that it was trained on"
+        )
+    images.of(job.split)
+    return images
+
+
+def _detector(job: Job, opened: Opened) -> UltralyticsNet:
+    names = tuple(opened.names[k] for k in sorted(opened.names))
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if job.device == "auto" else job.device
+    return UltralyticsNet(job.source.stem, opened.network.to(device), names)
+
+
+def _pruned(
+    job: Job, method: Config, opened: Opened, detector: UltralyticsNet, images: Images, size: int, work: Path
+) -> tuple[nn.Module, PrunePlan, list[str]]:
+    """The pruned and repaired net, marked with the plan that leads to it from the net that was opened."""
+    path = work / "pruned.safetensors"
+    if not path.exists():
+        chosen = method.importance
+        batches = calibration(images.of("train"), chosen.images, size, chosen.batch, job.seed)
+        shrunk = _shrunk(job, method, detector, batches)
+        write_atomically(work / "notes.json", json.dumps(list(shrunk.notes)))
+        mark(shrunk.network, opened.description, _whole(opened, shrunk.plan), {"imgsz": size})
+        shrunk.plan.to_json(work / "plan.json")
+        write_safetensors(shrunk.network, path)
+    small = open_checkpoint(path, job.imports).network.to(next(detector.network.parameters()).device)
+    return small, PrunePlan.from_json(work / "plan.json"), read_json(work / "notes.json")
+
+
+def _shrunk(job: Job, method: Config, detector: UltralyticsNet, batches: Sequence[torch.Tensor]) -> Shrunk:
+    return Shrinking(detector, batches, method).to(job.ratio, job.target, job.round_to)
+
+
+def _whole(opened: Opened, plan: PrunePlan) -> PrunePlan:
+    """The plan against the dense net of the description: pruning again composes."""
+    return plan if opened.plan is None else opened.plan.then(plan)
+
+
+def _trained(
+    job: Job,
+    method: Config,
+    detector: UltralyticsNet,
+    small: nn.Module,
+    plan: PrunePlan,
+    images: Images,
+    size: int,
+    epochs: int,
+    work: Path,
+) -> nn.Module:
+    device = next(detector.network.parameters()).device
+    settings = Tuning(
+        epochs, job.batch, job.lr, method.finetune.distill, job.seed,
+        "cpu" if device.type == "cpu" else str(device.index or 0),
+    )  # fmt: skip
+    graph = detector.coupling_graph(size)
+    small_cpu = small  # the trainer moves its own copy
+    best = tuned(small_cpu, detector, graph, plan, images, size, settings, work / "training")
+    return open_checkpoint(best, job.imports).network.to(device)
+
+
+def _write(job: Job, small: nn.Module, opened: Opened, plan: PrunePlan, size: int) -> None:
+    """small.pt (half precision, as ultralytics stores nets), small.safetensors and plan.json."""
+    whole = _whole(opened, plan)
+    mark(small, opened.description, whole, {"imgsz": size})
+    write_pt(small, job.out / "small.pt", {"task": opened.task, "imgsz": size, "data": str(job.data or "")})
+    write_safetensors(small, job.out / "small.safetensors")
+    whole.to_json(job.out / "plan.json")
+
+
+def _card(
+    job: Job, method: Config, opened: Opened, images: Images, size: int, epochs: int, notes: list[str], work: Path
+) -> dict[str, Any]:
+    """Both nets as their files give them, measured on the same images."""
+    small = open_checkpoint(job.out / "small.pt", job.imports)
+    nets = {"dense": open_checkpoint(job.source, job.imports).network, "pruned": small.network}
+    inputs = (torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)),)
+    blocks: dict[str, Any] = {name: measuring.cost(network, inputs) for name, network in nets.items()}
+    if images.data is not None:
+        for name, network in nets.items():
+            path = work / f"accuracy-{name}.json"
+            if name == "pruned" or not path.exists():
+                found = measuring.accuracy(network, opened.task, images, job.split, size, job.batch, work)
+                write_atomically(path, json.dumps(found))
+            blocks[name] |= read_json(path)
+    return {
+        "format": 1,
+        "name": job.out.name,
+        "source": job.source.name,
+        "asked": {"target": job.target, "ratio": job.ratio, "method": method.method, "round_to": job.round_to},
+        "task": opened.task,
+        "image_size": size,
+        "trained": {"epochs": epochs, "images": len(images.of("train")), "seed": job.seed, "distill": method.finetune.distill},
+        **blocks,
+        "latency": {},
+        "notes": notes,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, Any]:
+    code = code_version()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+    return {"dcodp": code["git"] or code["version"], "machine": device, "libraries": library_versions()}

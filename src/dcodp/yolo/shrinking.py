@@ -1,0 +1,101 @@
+"""One pruning of a net that is open: look at images, score, choose, cut, repair. No labels are needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dcodp.calibration import Evidence, gather
+from dcodp.config import Config
+from dcodp.detectors.ultralytics.adapter import UltralyticsNet
+from dcodp.graph import CouplingGraph
+from dcodp.importance import criterion, group_scores
+from dcodp.method import OF_THE_CRITERION
+from dcodp.progress import track
+from dcodp.pruning import PrunePlan, prune, select
+from dcodp.pruning.cost_aware import CostAware
+from dcodp.pruning.costs import Cost
+from dcodp.repairs import Case, Repair, repair_named
+from dcodp.repairs.sensitivity import sensitivity
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    network: nn.Module
+    plan: PrunePlan
+    graph: CouplingGraph
+    notes: tuple[str, ...]
+
+
+class Shrinking:
+    """What was learnt of a net, from which it can be cut to any size.
+
+    `batches`: calibration images [B, 3, S, S] uint8; `method` composes importance, allocation and repair.
+    """
+
+    def __init__(self, detector: UltralyticsNet, batches: Sequence[Tensor], method: Config):
+        self.detector, self.batches, self.method = detector, batches, method
+        size = batches[0].shape[-1]
+        self.graph = detector.coupling_graph(size)
+        own = method.repair.name == OF_THE_CRITERION
+        self.criterion = criterion(method.importance.name)
+        self.repair = repair_named(self.criterion.repair if own else method.repair.name)
+        self.evidence, self.scores = self._scored()
+        self._measured: Any = None
+
+    def _scored(self) -> tuple[Evidence, dict[str, Tensor]]:
+        chosen = self.method.importance
+        statistics = [*self.criterion.required(chosen.aggregate), *self.repair.requires]
+        evidence = Evidence(
+            self.detector.network, self.graph, dict.fromkeys(statistics), seed=chosen.seed, locations=chosen.locations
+        )
+        if evidence.needs_batches:
+            counted = track(self.batches, "looking at the images", len(self.batches))
+            gather(evidence, counted, self._forward(self.detector.network))
+        return evidence, group_scores(chosen.name, evidence, chosen.aggregate)
+
+    def to(self, ratio: float, target: str | None, round_to: int = 1, costs: dict[str, Cost] | None = None) -> Shrunk:
+        """The net without `ratio` of its channels, or with the share of cost that `target` names; repaired."""
+        further = {} if costs is None else {"costs": costs}
+        plan = select(
+            self.graph, self.scores, ratio,
+            round_to=round_to, interlayer=self.method.interlayer, target=target, allocation=self._allocation(),
+            comparable=self.criterion.scale == "net", **further,
+        )  # fmt: skip
+        small = prune(self.detector.network, plan)
+        case = Case(self.detector.network, small, plan, self.evidence, lambda: self.batches, self._forward)
+        return Shrunk(small, plan, self.graph, tuple(self.repair.mend(case)))
+
+    def _forward(self, network: nn.Module) -> Callable[[Any], Any]:
+        same = self.detector.with_network(network)
+        return lambda images: same.network(same._scaled(images))
+
+    def _allocation(self) -> CostAware | str:
+        chosen = self.method.allocation
+        if chosen.name != "cost":
+            return chosen.name
+        if not chosen.sensitivity or not self.detector.comparable:
+            return CostAware(chosen.floor)
+        if self._measured is None:
+            self._measured = self._sensitivity(chosen.sensitivity)
+        return CostAware(chosen.floor, measured=self._measured)
+
+    def _sensitivity(self, count: int) -> Any:
+        """What the outputs lose on the last images when single groups are pruned and repaired by themselves."""
+        images, detector = torch.cat(list(self.batches[-2:]))[-count:], self.detector
+        with torch.no_grad():
+            wanted = detector.compared(images)
+
+        @torch.no_grad()
+        def lost(network: nn.Module) -> float:
+            return float(detector.distance(detector.with_network(network.eval()).compared(images), wanted))
+
+        single: Repair = self.repair if self.repair.single is None else repair_named(self.repair.single)
+        return sensitivity(self.evidence, self.scores, single, lambda: self.batches[:1], self._forward, lost)
