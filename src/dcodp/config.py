@@ -269,6 +269,8 @@ def semantic(config: Config) -> dict[str, Any]:
     for key in ("weights", "backbone_weights"):
         if tree["model"][key] is not None:
             tree["model"][key] = file_digest(Path(tree["model"][key]))
+    if config.model.variant.endswith((".yaml", ".yml")):  # a description of one's own
+        tree["model"]["variant"] = file_digest(Path(config.model.variant))
     _identify_files(tree["dataset"], config.dataset)
     return tree
 

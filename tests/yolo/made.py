@@ -10,9 +10,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+import dcodp
 from dcodp import _ultralytics
+from dcodp.detectors.ultralytics.adapter import UltralyticsNet
+from dcodp.detectors.ultralytics.opening import Opened
+from dcodp.detectors.ultralytics.writing import mark, write_pt, write_safetensors
 
 NAMES = {0: "red", 1: "blue"}
+SIZE = 64
 COLOURS = ((220, 40, 40), (40, 60, 220))
 SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 
@@ -79,3 +84,20 @@ def _row(task: str, left: float, top: float, right: float, bottom: float) -> lis
     box = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
     points = np.stack([np.linspace(left, right, 17), np.linspace(top, bottom, 17), np.full(17, 2)], axis=1)
     return {"detect": box, "segment": corners, "obb": corners, "pose": [*box, *points.ravel().tolist()]}[task]
+
+
+def halved(opened: Opened, seed: int = 0) -> dcodp.PrunePlan:
+    """A plan that takes half of every group, by chance."""
+    graph = UltralyticsNet("net", opened.network, ("a", "b")).coupling_graph(SIZE)
+    generator = torch.Generator().manual_seed(seed)
+    return dcodp.select(graph, {g.name: torch.rand(g.channels, generator=generator) for g in graph.groups}, ratio=0.5)
+
+
+def written(folder: Path, opened: Opened, plan: dcodp.PrunePlan) -> Path:
+    """The net that the plan leaves, as small.pt and small.safetensors."""
+    small = dcodp.prune(opened.network, plan)
+    mark(small, opened.description, plan if opened.plan is None else opened.plan.then(plan), {"imgsz": SIZE})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_pt(small, folder / "small.pt", {"task": opened.task, "imgsz": SIZE})
+    write_safetensors(small, folder / "small.safetensors")
+    return folder / "small.pt"

@@ -17,6 +17,7 @@ from dcodp.data.types import Batch, Detections
 from dcodp.detectors.imitation import unexplained_in_all
 from dcodp.graph import CouplingGraph, trace
 from dcodp.graph.tracing import result_tensors
+from dcodp.pruning import PrunePlan
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,11 @@ class Detector(ABC):
     """A network with what is known about it. Holds no training state; swapping the network gives a new detector.
 
     `fresh` is the share of its classes that trained weights did not know and that no training has seen since.
+    `pruned_by` leads from its dense architecture to the network where its weights were of a pruned one.
     """
 
     fresh: float = 0.0
+    pruned_by: PrunePlan | None = None
 
     def __init__(self, name: str, network: nn.Module, classes: tuple[str, ...]):
         self.name, self.network, self.classes = name, network, classes
@@ -105,8 +108,9 @@ class Detector(ABC):
         said, taught = ([t for t in tree_flatten(o)[0] if isinstance(t, Tensor)] for o in (outputs, lesson))
         return {"outputs": unexplained_in_all(said, taught)}
 
-    def in_shapes_of(self, network: nn.Module) -> Detector:
-        """Of a detector just built without weights: the same with the shapes that weights have given `network`."""
+    def in_shapes_of(self, other: Detector) -> Detector:
+        """Of a detector just built without weights: the same with the shapes that weights have given `other`, but for
+        what has been pruned of it."""
         return self
 
     @abstractmethod

@@ -12,6 +12,7 @@ from dcodp.detectors.base import Detector
 from dcodp.detectors.checkpoint import read_checkpoint
 from dcodp.detectors.class_rows import Layout, match, with_rows
 from dcodp.detectors.ultralytics.adapter import UltralyticsNet
+from dcodp.detectors.ultralytics.opening import going_on, pruned_before
 from dcodp.errors import InputError
 from dcodp.files.loading import require_same_shapes
 
@@ -25,8 +26,10 @@ class YOLOv8(UltralyticsNet):
     Predictions hold cx, cy, w, h in input pixels and one probability per class.
     """
 
-    def in_shapes_of(self, network: nn.Module) -> Detector:
-        _widen(self.network, network.state_dict())
+    def in_shapes_of(self, other: Detector) -> Detector:
+        if other.pruned_by is not None:
+            return super().in_shapes_of(other)
+        _widen(self.network, other.network.state_dict())
         return self
 
 
@@ -42,6 +45,8 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[YOLOv8, list[st
         raise InputError("model.backbone_weights does not apply to yolov8; use model.weights")
     if not classes:
         raise InputError("the data set has no classes; give one with at least one class")
+    if model.weights is not None and (opened := going_on(model.weights)) is not None:
+        return pruned_before(YOLOv8, model, opened, classes)
     network = _network(model.variant, len(classes))
     detector = YOLOv8(model.name, network, classes)
     return detector, [] if model.weights is None else _load(detector, model.weights)

@@ -24,6 +24,7 @@ from dcodp.detectors.imitation import (
 )
 from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.detectors.parallel import mean_over_processes
+from dcodp.detectors.ultralytics.description import Description, build
 
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}  # the paper's, section 4; also ultralytics' defaults
 PASSED_ALONG = "feats"  # what a head's raw predictions hold besides predictions: the neck's maps, which are pruned
@@ -35,6 +36,7 @@ class UltralyticsNet(Detector):
     raw predictions alone in train mode. Predictions of its YOLOs that need non-maximum suppression are [B, 4 + C, N]
     (cx, cy, w, h in input pixels, one probability per class), of end-to-end ones [B, K, 6]."""
 
+    description: Description | None = None  # of the dense architecture, where it was built from one
     _criterion: tuple[nn.Module, torch.device, Any] | None = None
 
     @property
@@ -139,6 +141,10 @@ class UltralyticsNet(Detector):
         halves = [(found, taught) for found, taught in zip(_halves(outputs), _halves(lesson), strict=True) if taught]
         said = [_half(found, taught) for found, taught in halves]
         return {name: torch.stack([part[name] for part in said]).mean() for name in said[0]}
+
+    def in_shapes_of(self, other: Detector) -> Detector:
+        known = getattr(other, "description", None)
+        return self if known is None else self.with_network(build(known))
 
     @torch.no_grad()
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:

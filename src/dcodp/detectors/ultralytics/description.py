@@ -76,10 +76,10 @@ def described(checkpoint: Checkpoint, path: str, imports: Sequence[str] = ()) ->
     if name not in TASKS or not isinstance(tree, dict):
         raise InputError(f"{path} holds a {checkpoint.kind or 'net'}; nets of these can be pruned: {', '.join(TASKS)}")
     names = dict(enumerate(checkpoint.names or ())) or {k: str(k) for k in range(int(tree.get("nc", 0)))}
-    return Description(name, tree, names, _class_width(checkpoint), tuple(imports))
+    return Description(name, tree, names, class_width(checkpoint), tuple(imports))
 
 
-def _class_width(checkpoint: Checkpoint) -> int | None:
+def class_width(checkpoint: Checkpoint) -> int | None:
     """Input channels of the last layer of the class branch's first level."""
     name = next((k for k in checkpoint.state if re.fullmatch(r"model\.\d+\.(one2one_)?cv3\.0\.2\.weight", k)), None)
     return None if name is None else checkpoint.state[name].shape[1]

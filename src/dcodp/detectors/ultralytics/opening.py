@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcodp.config import ModelConfig
 from dcodp.detectors.checkpoint import Checkpoint, read_checkpoint
+from dcodp.detectors.ultralytics.adapter import UltralyticsNet
 from dcodp.detectors.ultralytics.description import Description, build, described
 from dcodp.errors import InputError
 from dcodp.files.tensors import load_tensors
@@ -62,6 +64,34 @@ def open_checkpoint(path: str | Path, imports: Sequence[str] = ()) -> Opened:
     description = described(checkpoint, str(path), imports)
     network = _with_weights(build(description), checkpoint, str(path))
     return Opened(network, description, None, *_training(checkpoint.train_args))
+
+
+def going_on(path: str | Path) -> Opened | None:
+    """The net of a file that was pruned here; None for any other."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return open_checkpoint(path) if path.is_file() and HEADER in load_tensors(path)[1] else None
+    if path.suffix != ".pt" or not path.is_file() or ATTRIBUTE not in read_checkpoint(path).attributes:
+        return None
+    return open_checkpoint(path)
+
+
+def pruned_before(
+    kind: type[UltralyticsNet], model: ModelConfig, opened: Opened, classes: tuple[str, ...]
+) -> tuple[UltralyticsNet, list[str]]:
+    """A detector that goes on with a net that was pruned here, and a note; its classes are those of the data.
+
+    Raises InputError where these are not as many.
+    """
+    if len(opened.names) != len(classes):
+        raise InputError(
+            f"model.weights={model.weights} is a pruned net for {len(opened.names)} classes, the data have "
+            f"{len(classes)}; train the dense net on these data and prune that"
+        )
+    detector = kind(model.name, opened.network, classes)
+    detector.description, detector.pruned_by = opened.description, opened.plan
+    gone = 0.0 if opened.plan is None else opened.plan.channel_ratio
+    return detector, [f"the weights are of a net that was pruned before: {gone:.0%} of its channels are gone already"]
 
 
 def _open_safetensors(path: Path, imports: Sequence[str]) -> Opened:
