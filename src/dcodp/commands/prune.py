@@ -53,11 +53,12 @@ def show(card: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from dcodp.yolo.card import rows
+    from dcodp.report.card import rows
 
     table = Table("", "dense", "small", "share")
     for row in rows(card):
         table.add_row(*row)
     console = Console()
     console.print(table)
-    console.print(f"{out / 'small.pt'}, {out / 'small.safetensors'}, {out / 'card.md'}", soft_wrap=True)
+    made = ("small.pt", "small.safetensors", "card.md", "pictures.png")
+    console.print(", ".join(str(out / name) for name in made), soft_wrap=True)

@@ -20,13 +20,15 @@ from dcodp.errors import InputError
 from dcodp.files import file_digest, read_json, write_atomically
 from dcodp.pruning import PrunePlan
 from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.report import card
 from dcodp.targets import parse_target
-from dcodp.yolo import card, measuring
+from dcodp.yolo import measuring, pictures
 from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml
 from dcodp.yolo.shrinking import Shrinking, Shrunk
 from dcodp.yolo.tuning import Tuning, tuned, usual_epochs
 
 log = logging.getLogger(__name__)
+PICTURES = 6  # images that are drawn
 WORK = "work"  # the folder of what is needed to go on after an interruption
 
 
@@ -109,8 +111,17 @@ def run(job: Job, method: Config) -> dict[str, Any]:
         small = _trained(job, method, detector, small, plan, images, size, epochs, work)
     _write(job, small, opened, plan, size)
     found = _card(job, method, opened, images, size, epochs, notes, work)
+    _draw(job, images, size, bool(epochs))
     card.write(job.out, found)
     return found
+
+
+def _draw(job: Job, images: Images, size: int, trained: bool) -> None:
+    """The first images that are measured on, under the dense and the small net."""
+    shown = images.of(job.split if images.data is not None else "train")[:PICTURES]
+    small = {"finetuned" if trained else "repaired": job.out / "small.pt"}
+    nets = {stage: _detector(job, open_checkpoint(path, job.imports)) for stage, path in {"dense": job.source, **small}.items()}
+    pictures.draw(job.out / "pictures.png", shown, nets, size)
 
 
 def _asked(job: Job, method: Config) -> dict[str, Any]:

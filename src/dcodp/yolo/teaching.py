@@ -26,7 +26,8 @@ class Teaching:
     def attach(self, network: Any) -> None:
         """From now on `network` computes its loss with the teacher's part. Its first layer sees the images."""
         criterion = network.criterion if getattr(network, "criterion", None) is not None else network.init_criterion()
-        self._heard = reading(network, self.term.kept).__enter__()
+        self._listening = reading(network, self.term.kept)  # kept, for what is listened with lives as long as it does
+        self._heard = self._listening.__enter__()
         network.model[0].register_forward_pre_hook(self._see)
         network.criterion = _Taught(criterion, self, network)
 
