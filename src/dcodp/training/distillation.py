@@ -64,9 +64,12 @@ class Distillation:
         errors = [torch.zeros((), device=next(network.parameters()).device)]
         for name, kept in self.kept.items():
             channel = -1 if isinstance(network.get_submodule(name), nn.Linear) else 1
-            for small, dense in zip(found.get(name, []), taught.get(name, []), strict=True):
+            pairs = list(zip(found.get(name, []), taught.get(name, []), strict=False))
+            if len(found.get(name, [])) != len(taught.get(name, [])):
+                continue  # a layer that heads call more often in training than in evaluation: no counterparts
+            for small, dense in pairs:
                 wanted = dense if kept is None else dense.index_select(channel, kept)
-                errors.append(unexplained(small, wanted, channel) / len(found[name]))
+                errors.append(unexplained(small, wanted, channel) / len(pairs))
         return torch.stack(errors).sum()
 
     def _move_to(self, device: torch.device) -> None:
