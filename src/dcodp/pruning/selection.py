@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -21,6 +22,8 @@ from dcodp.pruning.plan import PrunePlan
 from dcodp.targets import parse_target
 
 Allocation = Literal["uniform", "global", "cost"]
+log = logging.getLogger(__name__)
+SHOWN = 8  # names in one line of the log
 
 
 def select(
@@ -38,7 +41,8 @@ def select(
 ) -> PrunePlan:
     """Remove the lowest-scored channels of the coupling groups.
 
-    `scores[group.name]` is a tensor [channels]; a group without scores is left alone. `allocation="uniform"` removes
+    `scores[group.name]` is a tensor [channels]; a group without scores is left alone, which is logged and stands in
+    the plan's settings as "unscored". `allocation="uniform"` removes
     `ratio` of the channels of every group (the paper's local pruning, Eq. 11); ratios may be given per group (name
     patterns → ratios). `allocation="global"` removes the lowest `ratio` of all channels together, after
     `allocation.Ranking` has put the groups on one scale, or as they are where scores of different groups are
@@ -65,11 +69,16 @@ def select(
     if isinstance(ratio, Mapping) and (target is not None or allocation != "uniform"):
         raise InputError("ratios per group are for allocation=uniform without a target; give one number")
     left_alone = _matched(graph.groups, ignore)
+    unscored = [g.name for g in graph.groups if g.name not in scores]
+    if unscored:
+        log.warning("%d of %d groups have no scores and stay whole: %s", len(unscored), len(graph.groups), _few(unscored))
     free = [g for g in graph.groups if g.name in scores and g.name not in left_alone and (interlayer or not g.coupled)]
     name = "cost" if isinstance(allocation, CostAware) else allocation
     settings = {"ratio": dict(ratio) if isinstance(ratio, Mapping) else ratio, "round_to": round_to,
                 "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer,
                 "allocation": name, "target": target, "comparable": comparable}  # fmt: skip
+    if unscored:
+        settings["unscored"] = unscored
     if target is None and allocation == "uniform":
         counts = local_counts(free, ratios, round_to, min_channels)
     elif isinstance(allocation, CostAware):
@@ -89,6 +98,10 @@ def select(
             settings["ratio"] = None
     keep = {g.name: lowest_removed(scores[g.name], g.channels, counts[g.name]) for g in free}
     return make_plan(graph, keep, settings)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _trusted(allocation: CostAware, comparable: bool) -> CostAware:

@@ -71,7 +71,10 @@ class Shrinking:
         )  # fmt: skip
         small = prune(self.detector.network, plan)
         case = Case(self.detector.network, small, plan, self.evidence, lambda: self.batches, self._forward)
-        return Shrunk(small, plan, self.graph, tuple(self.repair.mend(case)))
+        notes = [*self.repair.mend(case), *self.graph.notes]
+        if unscored := plan.settings.get("unscored"):
+            notes.append(f"{len(unscored)} groups have no score and stay whole: {', '.join(unscored)}")
+        return Shrunk(small, plan, self.graph, tuple(notes))
 
     def _forward(self, network: nn.Module) -> Callable[[Any], Any]:
         same = self.detector.with_network(network)
