@@ -108,7 +108,9 @@ def test_wrong_scores_are_refused(graph, scores):
 
 
 def test_groups_without_scores_are_named(caplog):
-    graph = dcodp.trace(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)).eval(), torch.rand(1, 3, 4, 4))
+    graph = dcodp.trace(
+        nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)).eval(), torch.rand(1, 3, 4, 4)
+    )
     scored, left = graph.groups
     plan = dcodp.select(graph, {scored.name: torch.rand(scored.channels)}, ratio=0.5)
     assert plan.settings["unscored"] == [left.name]

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import made  # noqa: E402
+import made
 
-from dcodp.detectors.ultralytics.opening import open_checkpoint  # noqa: E402
+from dcodp.detectors.ultralytics.opening import open_checkpoint
 
 
 @pytest.fixture(scope="session")

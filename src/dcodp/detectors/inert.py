@@ -56,7 +56,10 @@ DATA_CLASSES = {
     ("__builtin__", "bytes"),
     ("copyreg", "_reconstructor"),
     ("copy_reg", "_reconstructor"),
-    ("builtins", "getattr"),  # a bound method, as nets that were fused keep one; it is kept as a placeholder, not looked up
+    (
+        "builtins",
+        "getattr",
+    ),  # a bound method, as nets that were fused keep one; it is kept as a placeholder, not looked up
     ("__builtin__", "getattr"),
 }
 # Lower-case names outside the standard library that rebuild data; kept as placeholders, never called.

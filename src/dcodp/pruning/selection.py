@@ -71,7 +71,9 @@ def select(
     left_alone = _matched(graph.groups, ignore)
     unscored = [g.name for g in graph.groups if g.name not in scores]
     if unscored:
-        log.warning("%d of %d groups have no scores and stay whole: %s", len(unscored), len(graph.groups), _few(unscored))
+        log.warning(
+            "%d of %d groups have no scores and stay whole: %s", len(unscored), len(graph.groups), _few(unscored)
+        )
     free = [g for g in graph.groups if g.name in scores and g.name not in left_alone and (interlayer or not g.coupled)]
     name = "cost" if isinstance(allocation, CostAware) else allocation
     settings = {"ratio": dict(ratio) if isinstance(ratio, Mapping) else ratio, "round_to": round_to,

@@ -47,8 +47,8 @@ def as_text(card: dict[str, Any]) -> str:
     lines += ["| | dense | small | share |", "| --- | ---: | ---: | ---: |"]
     lines += [f"| {' | '.join(row)} |" for row in rows(card)]
     if card["dense"].get("images"):
-        lines += ["", f"Accuracy on the {card['dense']['images']} images of the {card['dense']['split']} split, both nets "
-                  "by ultralytics' validator. "]  # fmt: skip
+        on = f"the {card['dense']['images']} images of the {card['dense']['split']} split"
+        lines += ["", f"Accuracy on {on}, both nets by ultralytics' validator."]
     lines += _latency_note(card) + _per_class(card)
     if card["notes"]:
         lines += ["", "## Notes", "", *(f"- {note}" for note in card["notes"])]

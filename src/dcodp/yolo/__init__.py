@@ -1,8 +1,8 @@
 """From anybody's best.pt to a small detector, and on with ultralytics' own tools.
 
-    from dcodp.yolo import PrunedTrainer, prune_checkpoint
-    prune_checkpoint("best.pt", data="data.yaml", target="flops:0.5", out="small")
-    YOLO("small/small.pt").train(trainer=PrunedTrainer, data="data.yaml", epochs=50)
+from dcodp.yolo import PrunedTrainer, prune_checkpoint
+prune_checkpoint("best.pt", data="data.yaml", target="flops:0.5", out="small")
+YOLO("small/small.pt").train(trainer=PrunedTrainer, data="data.yaml", epochs=50)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 from typing import Any
 
 _PLACES = {"PrunedTrainer": "trainers", "prune_checkpoint": "job", "Job": "job"}
-__all__ = ["Job", "PrunedTrainer", "prune_checkpoint"]  # noqa: F822 (found below, when they are asked for)
+__all__ = ["Job", "PrunedTrainer", "prune_checkpoint"]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,8 @@ WORK = "work"  # the folder of what is needed to go on after an interruption
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share to keep), else `ratio` of the channels goes.
+    """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share that stays); None: `ratio`
+    of the channels goes.
 
     `data`: a data.yaml (to classify: a folder of class folders) with labels; `images`: a folder without, for repair
     alone (`epochs=0`). None: `epochs` by the number of images, `image_size` as the checkpoint was trained.
@@ -63,7 +64,11 @@ class Job:
             raise InputError(f"--epochs {self.epochs} needs labels; give --data data.yaml, or --epochs 0 with --images")
         if self.target is not None:
             parse_target(self.target)
-        for name, value, least in (("--epochs", self.epochs, 0), ("--batch", self.batch, 1), ("--imgsz", self.image_size, 32)):
+        for name, value, least in (
+            ("--epochs", self.epochs, 0),
+            ("--batch", self.batch, 1),
+            ("--imgsz", self.image_size, 32),
+        ):
             if value is not None and value < least:
                 raise InputError(f"{name} {value} is out of range; use {least} or more")
 
@@ -120,7 +125,10 @@ def _draw(job: Job, images: Images, size: int, trained: bool) -> None:
     """The first images that are measured on, under the dense and the small net."""
     shown = images.of(job.split if images.data is not None else "train")[:PICTURES]
     small = {"finetuned" if trained else "repaired": job.out / "small.pt"}
-    nets = {stage: _detector(job, open_checkpoint(path, job.imports)) for stage, path in {"dense": job.source, **small}.items()}
+    nets = {
+        stage: _detector(job, open_checkpoint(path, job.imports))
+        for stage, path in {"dense": job.source, **small}.items()
+    }
     pictures.draw(job.out / "pictures.png", shown, nets, size)
 
 
@@ -158,8 +166,8 @@ def _images(job: Job, opened: Opened, work: Path) -> Images:
         images = from_yaml(job.data, work / "data")
     if images.names is not None and len(images.names) != len(opened.names):
         raise InputError(
-            f"{job.data} has {len(images.names)} classes, {job.source} finds {len(opened.names)}; train it on these data "
-            "first, or give the data.yaml that it was trained on"
+            f"{job.data} has {len(images.names)} classes, {job.source} finds {len(opened.names)}; train it on these "
+            "data first, or give the data.yaml that it was trained on"
         )
     images.of(job.split)
     return images
@@ -250,7 +258,12 @@ def _card(
         "asked": {"target": job.target, "ratio": job.ratio, "method": method.method, "round_to": job.round_to},
         "task": opened.task,
         "image_size": size,
-        "trained": {"epochs": epochs, "images": len(images.of("train")), "seed": job.seed, "distill": method.finetune.distill},
+        "trained": {
+            "epochs": epochs,
+            "images": len(images.of("train")),
+            "seed": job.seed,
+            "distill": method.finetune.distill,
+        },
         **blocks,
         "latency": {},
         "notes": notes,

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 HOURS = 3600.0  # s per image that non-maximum suppression may take: by default it gives up on a slow CPU, silently
 
 
-def accuracy(network: nn.Module, task: str, images: Images, split: str, size: int, batch: int, folder: Path) -> dict[str, Any]:
+def accuracy(
+    network: nn.Module, task: str, images: Images, split: str, size: int, batch: int, folder: Path
+) -> dict[str, Any]:
     """`map50`, `map50_95`, `ap75`, `per_class` of the task's last metric (masks, keypoints, else boxes); of a
     classifier `top1` and `top5`. Those of a record that ultralytics does not compute are None."""
     _ultralytics.prepare()
@@ -33,13 +35,16 @@ def accuracy(network: nn.Module, task: str, images: Images, split: str, size: in
     names = found.names
     known = dict(zip(map(int, said.ap_class_index), said.maps[list(map(int, said.ap_class_index))], strict=True))
     per_class = {str(names[k]): (float(known[k]) if k in known else None) for k in names}
-    block |= {"map50": float(said.map50), "map50_95": float(said.map), "ap75": float(said.map75), "per_class": per_class}
+    block |= {
+        "map50": float(said.map50),
+        "map50_95": float(said.map),
+        "ap75": float(said.map75),
+        "per_class": per_class,
+    }
     return block | ({} if metric == "box" else {"box_map50_95": float(found.box.map), "metric": metric})
 
 
-def _validated(
-    network: nn.Module, task: str, images: Images, split: str, size: int, batch: int, folder: Path
-) -> Any:
+def _validated(network: nn.Module, task: str, images: Images, split: str, size: int, batch: int, folder: Path) -> Any:
     from ultralytics.models import yolo
     from ultralytics.models.rtdetr.val import RTDETRValidator
 

@@ -57,7 +57,9 @@ def _plotted(net: UltralyticsNet, images: Sequence[Path], size: int) -> list[np.
     task = str(net.network.task)  # type: ignore[union-attr]
     device = next(net.network.parameters()).device
     arguments = {"task": task, "mode": "predict", "imgsz": size, "conf": SURE, "save": False, "verbose": False}
-    predictor = kinds[task](overrides={**arguments, "device": "cpu" if device.type == "cpu" else str(device.index or 0)})
+    predictor = kinds[task](
+        overrides={**arguments, "device": "cpu" if device.type == "cpu" else str(device.index or 0)}
+    )
     predictor.setup_model(copy.deepcopy(net.network), verbose=False)
     return [result.plot()[..., ::-1] for result in predictor(source=[str(image) for image in images])]
 

@@ -63,7 +63,7 @@ class Shrinking:
 
     def to(self, ratio: float, target: str | None, round_to: int = 1, costs: dict[str, Cost] | None = None) -> Shrunk:
         """The net without `ratio` of its channels, or with the share of cost that `target` names; repaired."""
-        further = {} if costs is None else {"costs": costs}
+        further: dict[str, Any] = {} if costs is None else {"costs": costs}
         plan = select(
             self.graph, self.scores, ratio,
             round_to=round_to, interlayer=self.method.interlayer, target=target, allocation=self._allocation(),
@@ -77,8 +77,8 @@ class Shrinking:
         return Shrunk(small, plan, self.graph, tuple(notes))
 
     def _forward(self, network: nn.Module) -> Callable[[Any], Any]:
-        same = self.detector.with_network(network)
-        return lambda images: same.network(same._scaled(images))
+        same: Any = self.detector.with_network(network)
+        return lambda images: same.network(same.scaled(images))
 
     def _allocation(self) -> CostAware | str:
         chosen = self.method.allocation

@@ -60,7 +60,9 @@ class _Taught:
         if isinstance(found, dict):
             return {**found, PART: taught}
         loss, shown = found
-        images = 1 if isinstance(outputs, Tensor) else len(self.teaching.images if self.teaching.images is not None else ())
+        images = (
+            1 if isinstance(outputs, Tensor) else len(self.teaching.images if self.teaching.images is not None else ())
+        )
         return loss.sum() + taught * images, {**shown, PART: taught.detach()}
 
     def __getattr__(self, name: str) -> Any:

@@ -40,7 +40,8 @@ class _Pruned:
         classes = network.nc if hasattr(network, "nc") else len(network.names)
         if self.data["nc"] != classes:
             raise InputError(
-                f"the net knows {classes} classes, the data have {self.data['nc']}; prune a net that was trained on them"
+                f"the net knows {classes} classes, the data have {self.data['nc']}; prune a net that "
+                "was trained on them"
             )
         for parameter in network.parameters():
             parameter.requires_grad = parameter.is_floating_point()
@@ -90,7 +91,7 @@ def trainer_class(task: str, kind: str) -> Any:
     return PrunedRTDETRTrainer if kind == "RTDETRDetectionModel" else OF_TASK[task]
 
 
-def PrunedTrainer(cfg: Any = None, overrides: Any = None, _callbacks: Any = None) -> Any:  # noqa: N802
+def PrunedTrainer(cfg: Any = None, overrides: Any = None, _callbacks: Any = None) -> Any:
     """To be given to ultralytics: `YOLO("small.pt").train(trainer=PrunedTrainer, data=…)`, also to resume.
 
     It is the trainer of the net's task. Raises InputError where no checkpoint is given.
@@ -98,7 +99,9 @@ def PrunedTrainer(cfg: Any = None, overrides: Any = None, _callbacks: Any = None
     overrides = dict(overrides or {})
     path = Path(str(overrides.get("model", "")))
     if path.suffix != ".pt" or not path.is_file():
-        raise InputError(f"model={path} is no checkpoint; give the small.pt of `dcodp prune`, or what was trained from it")
+        raise InputError(
+            f"model={path} is no checkpoint; give the small.pt of `dcodp prune`, or what was trained from it"
+        )
     kind = read_checkpoint(path).kind.rpartition(".")[2]
     chosen = trainer_class(overrides.get("task") or "detect", kind)
     given = {} if cfg is None else {"cfg": cfg}

@@ -97,7 +97,8 @@ def _overrides(task: Any, start: Path, images: Images, size: int, settings: Tuni
         "lrf": 0.01, "cos_lr": True, "momentum": 0.9, "warmup_epochs": min(1.0, epochs / 10), "warmup_bias_lr": 0.0,
         "close_mosaic": max(1, epochs // 5), "seed": settings.seed, "device": settings.device,
         "workers": settings.workers, "plots": False, "patience": epochs, "amp": False, "verbose": False,
-        "project": str(folder.resolve()), "name": "train", "exist_ok": True, "save_dir": str(folder.resolve() / "train"),
+        "project": str(folder.resolve()), "name": "train", "exist_ok": True,
+        "save_dir": str(folder.resolve() / "train"),
         **dict(settings.further),
     }  # fmt: skip
 

@@ -25,7 +25,9 @@ from dcodp.errors import InputError
 from dcodp.files.loading import require_same_shapes
 
 # Layers with one output, or one row of an embedding, for each class.
-CLASS_LAYERS = re.compile(r"model\.\d+\.((one2one_)?cv3\.\d+\.2|enc_score_head|dec_score_head\.\d+|denoising_class_embed)\..*")
+CLASS_LAYERS = re.compile(
+    r"model\.\d+\.((one2one_)?cv3\.\d+\.2|enc_score_head|dec_score_head\.\d+|denoising_class_embed)\..*"
+)
 
 
 def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[str]]:

@@ -33,7 +33,7 @@ class YOLOv8(UltralyticsNet):
         return self
 
 
-def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[YOLOv8, list[str]]:
+def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[UltralyticsNet, list[str]]:
     """The detector that `model` describes, and notes on what of its weights could not be used.
 
     Without weights the network is initialised from torch's global generator, which the caller seeds. Raises

@@ -32,8 +32,8 @@ HEADS = ("one2many", "one2one")  # of an end-to-end detector
 
 
 class UltralyticsNet(Detector):
-    """`network` is one of ultralytics' models: images [B, 3, S, S] in 0…1 → (predictions, raw predictions) in eval mode,
-    raw predictions alone in train mode. Predictions of its YOLOs that need non-maximum suppression are [B, 4 + C, N]
+    """`network` is one of ultralytics' models: images [B, 3, S, S] in 0…1 → (predictions, raw predictions) in eval
+    mode, raw predictions alone in train mode. Predictions of its YOLOs that need non-maximum suppression are [B, 4 + C, N]
     (cx, cy, w, h in input pixels, one probability per class), of end-to-end ones [B, K, 6]."""
 
     description: Description | None = None  # of the dense architecture, where it was built from one
@@ -75,7 +75,7 @@ class UltralyticsNet(Detector):
         else a task predicts. Of a classifier its logits."""
         if self.is_transformer:
             return super().compared(images)
-        raw = self.network(self._scaled(images))[1]
+        raw = self.network(self.scaled(images))[1]
         if isinstance(raw, Tensor):
             return [raw]
         with _decoding_centres(self.head):
@@ -99,7 +99,7 @@ class UltralyticsNet(Detector):
 
     def training_outputs(self, batch: Batch) -> Any:
         """The head's raw predictions, as ultralytics' losses take them."""
-        images = self._scaled(batch.images)
+        images = self.scaled(batch.images)
         if self.is_transformer:
             network: Any = self.network
             return network.predict(images, batch=_targets(batch) if self.network.training else None)
@@ -124,7 +124,7 @@ class UltralyticsNet(Detector):
 
     @torch.no_grad()
     def lesson(self, batch: Batch, outputs: Any) -> Any:
-        result = self.network(self._scaled(batch.images))
+        result = self.network(self.scaled(batch.images))
         return result[1] if isinstance(result, tuple) else result
 
     def imitation(self, outputs: Any, lesson: Any) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ class UltralyticsNet(Detector):
 
     @torch.no_grad()
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:
-        found = self.network(self._scaled(images))[0]
+        found = self.network(self.scaled(images))[0]
         if self.is_transformer or self.is_end_to_end:
             return [self._chosen(rows, images.shape[-1], settings) for rows in found]
         raw = found.transpose(1, 2)  # [B, N, 4 + C]
@@ -167,7 +167,7 @@ class UltralyticsNet(Detector):
         order = order[scores[order] > settings.confidence]
         return Detections(boxes[order], scores[order], labels[order])
 
-    def _scaled(self, images: Tensor) -> Tensor:
+    def scaled(self, images: Tensor) -> Tensor:
         """uint8 → the network's dtype, device and range 0…1; numbers that are in that range already stay."""
         scaled = images.to(next(self.network.parameters()))
         return scaled / 255 if images.dtype == torch.uint8 else scaled
@@ -258,5 +258,10 @@ def _half(found: dict[str, Tensor], taught: dict[str, Tensor]) -> dict[str, Tens
     else:  # distances in cells themselves
         parts["dfl"] = (said - wanted).abs().float().mean((1, 2))
     named = {name: GAINS[name] * weighted_mean(values, weights) for name, values in parts.items()}
-    extra = [unexplained(found[k][None], v[None], 0) for k, v in _beyond_boxes(taught).items()]
+    extra = [unexplained(_first(found[k])[None], v[None], 0) for k, v in _beyond_boxes(taught).items() if k in found]
     return named | ({"extra": torch.stack(extra).mean()} if extra else {})
+
+
+def _first(value: Any) -> Tensor:
+    """What a head predicts by this name; in training some give it together with what only their loss looks at."""
+    return value[0] if isinstance(value, tuple | list) else value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -121,8 +121,12 @@ def _widths(network: Any) -> set[int]:
 
 def _branches(network: Any) -> dict[str, Any]:
     head = network.model[-1]
-    found = {name: getattr(head, name, None) for name in BRANCHES}
-    return {name: b for name, b in found.items() if isinstance(b, nn.ModuleList) and hasattr(b[0][-1], "in_channels")}
+    found: dict[str, Any] = {name: getattr(head, name, None) for name in BRANCHES}
+    return {k: b for k, b in found.items() if isinstance(b, nn.ModuleList) and _is_regular(b)}
+
+
+def _is_regular(branch: Any) -> bool:
+    return hasattr(branch[0][-1], "in_channels")
 
 
 def _widen(network: Any, wide: Any) -> None:
@@ -149,7 +153,9 @@ def _known(imports: Sequence[str]) -> Iterator[None]:
         except ImportError as error:
             raise InputError(f"--import {name}: {error}; give a module that Python finds from here") from error
         layers = {k: v for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, nn.Module)}
-        vars(tasks).update({k: v for k, v in layers.items() if k not in vars(tasks)})
+        for key, layer in layers.items():
+            if not hasattr(tasks, key):
+                setattr(tasks, key, layer)
     activation = tasks.Conv.default_act
     try:
         yield
@@ -183,7 +189,7 @@ def _rows(tree: dict[str, Any], part: str) -> list[Any]:
     return rows
 
 
-def _layer(name: str, known: dict[str, Any]) -> Any:
+def _layer(name: str, known: Mapping[str, Any]) -> Any:
     """As ultralytics' builder looks it up."""
     if name.startswith("nn."):
         return getattr(torch.nn, name[3:], None)

@@ -97,7 +97,9 @@ def pruned_before(
 def _open_safetensors(path: Path, imports: Sequence[str]) -> Opened:
     tensors, header = load_tensors(path)
     if HEADER not in header:
-        raise InputError(f"{path} does not say which net it is of; give the small.safetensors of `dcodp prune`, or a .pt")
+        raise InputError(
+            f"{path} does not say which net it is of; give the small.safetensors of `dcodp prune`, or a .pt"
+        )
     known = json.loads(header[HEADER])
     return _opened(known, tensors, str(path), imports, known.get("training", {}))
 
