@@ -130,7 +130,7 @@ def test_bad_wishes_are_one_line(asked, line, tmp_path):
 def test_data_of_other_classes_are_refused(best, data, method, tmp_path):
     other = data.parent / "three.yaml"
     other.write_text(data.read_text().replace("1: blue", "1: blue, 2: green"))
-    with pytest.raises(InputError, match="has 3 classes, .* finds 2"):
+    with pytest.raises(InputError, match=r"has 3 classes, .* finds 2"):
         run(Job(best, tmp_path / "small", other, epochs=1), method)
 
 
@@ -139,7 +139,8 @@ def test_epochs_by_the_number_of_images():
 
 
 FAMILIES = {
-    "DetectionModel": ["yolov3-tiny", "yolov5n", "yolov6n", "yolov8n-p2", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n"],
+    "DetectionModel": ["yolov3-tiny", "yolov5n", "yolov6n", "yolov8n-p2", "yolov9t", "yolov10n", "yolo11n", "yolo12n",
+                       "yolo26n"],
     "RTDETRDetectionModel": ["rtdetr-l"],
     "SegmentationModel": ["yolov8n-seg", "yolo11n-seg", "yolo26n-seg"],
     "PoseModel": ["yolov8n-pose", "yolo11n-pose", "yolo26n-pose"],

@@ -178,7 +178,7 @@ def test_layers_of_ones_own(best, tmp_path, monkeypatch):
     network = tasks.DetectionModel(tree, nc=2, verbose=False).eval()
     path = saved(tmp_path / "a.pt", network)
     monkeypatch.delattr(tasks, "Doubled")
-    with pytest.raises(InputError, match="'Doubled', which is no layer.*--import PACKAGE"):
+    with pytest.raises(InputError, match=r"'Doubled', which is no layer.*--import PACKAGE"):
         open_checkpoint(path)
     with pytest.raises(InputError, match="--import nowhere"):
         open_checkpoint(path, ["nowhere"])

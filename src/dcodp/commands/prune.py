@@ -21,7 +21,7 @@ def prune(
     split: Annotated[str, typer.Option(help="Split that is measured on: val or test.")] = "val",
     round_to: Annotated[int, typer.Option(help="Kept channels are a multiple of this.")] = 1,
     batch: Annotated[int, typer.Option(help="Images in a batch.")] = 16,
-    lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 5e-4,
+    lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Draws calibration images and the order of training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     import_: Annotated[list[str] | None, typer.Option("--import", help="Module with layers of your own.")] = None,

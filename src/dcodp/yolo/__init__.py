@@ -8,10 +8,15 @@ YOLO("small/small.pt").train(trainer=PrunedTrainer, data="data.yaml", epochs=50)
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dcodp.yolo.job import Job, prune_checkpoint
+    from dcodp.yolo.trainers import PrunedTrainer
+
+__all__ = ["Job", "PrunedTrainer", "prune_checkpoint"]
 
 _PLACES = {"PrunedTrainer": "trainers", "prune_checkpoint": "job", "Job": "job"}
-__all__ = ["Job", "PrunedTrainer", "prune_checkpoint"]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,7 @@ class Job:
     split: str = "val"
     round_to: int = 1
     batch: int = 16
-    lr: float = 5e-4
+    lr: float = 1e-3
     seed: int = 0
     device: str = "auto"
     imports: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ class Tuning:
 
     epochs: int
     batch: int = 16
-    lr: float = 5e-4
+    lr: float = 1e-3
     distill: float = 1.0
     seed: int = 0
     device: str | None = None

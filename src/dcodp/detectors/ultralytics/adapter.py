@@ -33,8 +33,8 @@ HEADS = ("one2many", "one2one")  # of an end-to-end detector
 
 class UltralyticsNet(Detector):
     """`network` is one of ultralytics' models: images [B, 3, S, S] in 0…1 → (predictions, raw predictions) in eval
-    mode, raw predictions alone in train mode. Predictions of its YOLOs that need non-maximum suppression are [B, 4 + C, N]
-    (cx, cy, w, h in input pixels, one probability per class), of end-to-end ones [B, K, 6]."""
+    mode, raw predictions alone in train mode. Predictions of a YOLO that needs non-maximum suppression are
+    [B, 4 + C, N] (cx, cy, w, h in input pixels, one probability per class), of an end-to-end one [B, K, 6]."""
 
     description: Description | None = None  # of the dense architecture, where it was built from one
     _criterion: tuple[nn.Module, torch.device, Any] | None = None
