@@ -1,0 +1,141 @@
+"""Exported files as functions: images in, tensors out, on a stated number of CPU threads."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dcodp.errors import InputError
+from dcodp.export.formats.exportable import Outputs
+from dcodp.extras import told_if_missing
+from dcodp.graph.tracing import result_tensors
+
+
+@dataclass(frozen=True)
+class Runner:
+    """images [B, 3, H, W] float32 (torch or numpy) → list of tensors."""
+
+    runtime: str  # "onnxruntime", "openvino", "torch"
+    version: str
+    threads: int
+    call: Callable[[Tensor], list[Tensor]]
+
+    def __call__(self, images: Tensor | np.ndarray) -> list[Tensor]:
+        return self.call(torch.as_tensor(images))
+
+
+def default_threads() -> int:
+    """As many as this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_exported(path: Path | str, threads: int | None = None) -> Runner:
+    """Opens a file (or OpenVINO's folder) of `formats.export` in its runtime, told by its name.
+
+    Raises InputError for an unknown kind of file, and where it is absent or its runtime not installed.
+    """
+    path, threads = Path(path), threads or default_threads()
+    for suffix, opener in _OPENERS.items():
+        if path.name.endswith(suffix):
+            if not path.exists():
+                raise InputError(f"{path} does not exist; write it with dcodp export")
+            with told_if_missing():
+                return opener(path, threads)
+    raise InputError(f"{path} is no exported net; use a file that ends in {', '.join(_OPENERS)}")
+
+
+def open_onnx(content: bytes, runtime: str = "onnxruntime", threads: int | None = None) -> Runner:
+    """The same of ONNX in memory, in either runtime that takes it."""
+    if runtime not in _ONNX:
+        raise InputError(f"runtime={runtime} is not known; use {' or '.join(_ONNX)}")
+    with told_if_missing():
+        return _ONNX[runtime](content, threads or default_threads())
+
+
+def eager(network: nn.Module, outputs: Outputs, threads: int | None = None, listed: bool = False) -> Runner:
+    """The net itself, in the mode in which it is; `listed`: it takes a list of images."""
+
+    def call(images: Tensor) -> list[Tensor]:
+        return result_tensors(outputs(network(list(images) if listed else images)))
+
+    return _torch(call, threads or default_threads())
+
+
+def _onnxruntime(source: Any, threads: int) -> Runner:
+    """`source`: a path or the content."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    source = str(source) if isinstance(source, Path) else source
+    session: Any = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0].name
+
+    def call(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(array) for array in session.run(None, {entry: images.numpy()})]
+
+    return Runner("onnxruntime", onnxruntime.__version__, threads, call)
+
+
+def _openvino(source: Any, threads: int) -> Runner:
+    """`source`: the folder, or the content of an ONNX file."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(next(source.glob("*.xml")) if isinstance(source, Path) else source)
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # elsewhere it may choose bfloat16
+    }
+    compiled: Any = core.compile_model(model, "CPU", settings)
+
+    def call(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(array.copy()) for array in compiled(images.numpy()).values()]
+
+    return Runner("openvino", openvino.__version__.partition("-")[0], threads, call)
+
+
+def _torchscript(path: Path, threads: int) -> Runner:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module: Any = torch.jit.load(str(path), map_location="cpu").eval()
+    return _torch(lambda images: result_tensors(module(images)), threads)
+
+
+def _torch_export(path: Path, threads: int) -> Runner:
+    program = torch.export.load(str(path)).module()
+    return _torch(lambda images: result_tensors(program(images)), threads)
+
+
+def _torch(call: Callable[[Tensor], list[Tensor]], threads: int) -> Runner:
+    """Torch's number of threads is the process's: it is set for the call and put back."""
+
+    @torch.no_grad()
+    def within(images: Tensor) -> list[Tensor]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return call(images)
+        finally:
+            torch.set_num_threads(before)
+
+    return Runner("torch", torch.__version__, threads, within)
+
+
+_ONNX = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+_OPENERS: dict[str, Callable[[Path, int], Runner]] = {
+    ".onnx": _onnxruntime,
+    "_openvino_model": _openvino,
+    ".torchscript": _torchscript,
+    ".pt2": _torch_export,
+}
