@@ -76,6 +76,7 @@ def _onnxruntime(source: Any, threads: int) -> Runner:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # or idle nets slow the one that is timed
     source = str(source) if isinstance(source, Path) else source
     session: Any = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0].name
