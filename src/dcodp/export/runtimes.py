@@ -37,9 +37,27 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_exported(path: Path | str, threads: int | None = None) -> Runner:
+@dataclass(frozen=True)
+class Machine:
+    """What a net runs in: a runtime that takes ONNX, how many threads, and whether those wait for work by spinning.
+
+    Onnxruntime's own choice is to spin; beside other work on the same cores not spinning is faster, and steadier.
+    """
+
+    runtime: str = "onnxruntime"
+    threads: int = 1
+    spin: bool = True
+    version: str = ""
+
+    def alike(self, other: Machine) -> bool:
+        """Whether times of one tell something of the other; versions may differ."""
+        return (self.runtime, self.threads, self.spin) == (other.runtime, other.threads, other.spin)
+
+
+def open_exported(path: Path | str, threads: int | None = None, spin: bool = True) -> Runner:
     """Opens a file (or OpenVINO's folder) of `formats.export` in its runtime, told by its name.
 
+    `spin`: as `Machine` has it.
     Raises InputError for an unknown kind of file, and where it is absent or its runtime not installed.
     """
     path, threads = Path(path), threads or default_threads()
@@ -48,16 +66,16 @@ def open_exported(path: Path | str, threads: int | None = None) -> Runner:
             if not path.exists():
                 raise InputError(f"{path} does not exist; write it with dcodp export")
             with told_if_missing():
-                return opener(path, threads)
+                return opener(path, threads, spin)
     raise InputError(f"{path} is no exported net; use a file that ends in {', '.join(_OPENERS)}")
 
 
-def open_onnx(content: bytes, runtime: str = "onnxruntime", threads: int | None = None) -> Runner:
+def open_onnx(content: bytes, machine: Machine) -> Runner:
     """The same of ONNX in memory, in either runtime that takes it."""
-    if runtime not in _ONNX:
-        raise InputError(f"runtime={runtime} is not known; use {' or '.join(_ONNX)}")
+    if machine.runtime not in _ONNX:
+        raise InputError(f"runtime={machine.runtime} is not known; use {' or '.join(_ONNX)}")
     with told_if_missing():
-        return _ONNX[runtime](content, threads or default_threads())
+        return _ONNX[machine.runtime](content, machine.threads, machine.spin)
 
 
 def eager(network: nn.Module, outputs: Outputs, threads: int | None = None, listed: bool = False) -> Runner:
@@ -69,7 +87,7 @@ def eager(network: nn.Module, outputs: Outputs, threads: int | None = None, list
     return _torch(call, threads or default_threads())
 
 
-def _onnxruntime(source: Any, threads: int) -> Runner:
+def _onnxruntime(source: Any, threads: int, spin: bool) -> Runner:
     """`source`: a path or the content."""
     import onnxruntime
 
@@ -77,6 +95,7 @@ def _onnxruntime(source: Any, threads: int) -> Runner:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")  # or idle nets slow the one that is timed
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     source = str(source) if isinstance(source, Path) else source
     session: Any = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0].name
@@ -87,7 +106,7 @@ def _onnxruntime(source: Any, threads: int) -> Runner:
     return Runner("onnxruntime", onnxruntime.__version__, threads, call)
 
 
-def _openvino(source: Any, threads: int) -> Runner:
+def _openvino(source: Any, threads: int, _spin: bool) -> Runner:
     """`source`: the folder, or the content of an ONNX file."""
     import openvino
 
@@ -106,14 +125,14 @@ def _openvino(source: Any, threads: int) -> Runner:
     return Runner("openvino", openvino.__version__.partition("-")[0], threads, call)
 
 
-def _torchscript(path: Path, threads: int) -> Runner:
+def _torchscript(path: Path, threads: int, _spin: bool) -> Runner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module: Any = torch.jit.load(str(path), map_location="cpu").eval()
     return _torch(lambda images: result_tensors(module(images)), threads)
 
 
-def _torch_export(path: Path, threads: int) -> Runner:
+def _torch_export(path: Path, threads: int, _spin: bool) -> Runner:
     program = torch.export.load(str(path)).module()
     return _torch(lambda images: result_tensors(program(images)), threads)
 
@@ -134,7 +153,7 @@ def _torch(call: Callable[[Tensor], list[Tensor]], threads: int) -> Runner:
 
 
 _ONNX = {"onnxruntime": _onnxruntime, "openvino": _openvino}
-_OPENERS: dict[str, Callable[[Path, int], Runner]] = {
+_OPENERS: dict[str, Callable[[Path, int, bool], Runner]] = {
     ".onnx": _onnxruntime,
     "_openvino_model": _openvino,
     ".torchscript": _torchscript,
