@@ -21,6 +21,7 @@ def build_app() -> typer.Typer:
     import typer
 
     from dcodp.commands.data import build_data_app
+    from dcodp.commands.export import export
     from dcodp.commands.graph import graph
     from dcodp.commands.report import report
     from dcodp.commands.run import run
@@ -33,6 +34,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.command(context_settings=AS_TYPED, add_help_option=False)(run)
+    app.command()(export)
     app.command()(report)
     app.command()(status)
     app.command()(graph)

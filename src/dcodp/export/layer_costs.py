@@ -1,8 +1,8 @@
 """What layers cost at their numbers of channels, measured once per machine and runtime, and what a net costs by that.
 
 Each layer is timed by itself (with the activation that follows it) over a small grid of channel counts. Between them
-the time is taken as a + b·inputs + c·outputs + d·inputs·outputs with no negative coefficient, fitted to relative errors:
-it never says that fewer channels take longer, and a net's cost becomes a sum of products as that of FLOPs is. Kernels
+the time is taken as a + b·inputs + c·outputs + d·inputs·outputs, no coefficient negative, fitted to relative errors: it
+never says that fewer channels take longer, and a net's cost becomes a sum of products as that of FLOPs is. Kernels
 work on blocks of channels, which a fit does not know: keep channels in multiples of 8 (`round_to`).
 """
 
@@ -115,7 +115,12 @@ def layers_cost(graph: CouplingGraph, layers: Sequence[tuple[str, Layer]], table
     for name, layer in layers:
         inputs, outputs = terms.channels(name, layer)
         constant, per_input, per_output, per_pair = table.milliseconds(layer)
-        for factor, dims in ((constant, []), (per_input, [inputs]), (per_output, [outputs]), (per_pair, [inputs, outputs])):
+        for factor, dims in (
+            (constant, []),
+            (per_input, [inputs]),
+            (per_output, [outputs]),
+            (per_pair, [inputs, outputs]),
+        ):
             terms.add(factor, dims)
     named = {name for name, _ in layers}
     dense = {c.layer: 0.0 for c in graph.contractions}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,22 +13,23 @@ from torch import Tensor, nn
 
 from dcodp.evaluation.complexity import as_found
 
+Size = tuple[int, int]  # height, width
 ACTIVATIONS = {"SiLU": "silu", "ReLU": "relu", "LeakyReLU": "leaky"}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution, whatever its weights. Sizes are (height, width); a linear layer is a 1×1 convolution over its
+    """One convolution, whatever its weights; a linear layer is a 1×1 convolution over its
     positions, which the runtimes compute as the same matrix product."""
 
     inputs: int
     outputs: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    kernel: Size
+    stride: Size
+    padding: Size
+    dilation: Size
     groups: int
-    size: tuple[int, int]  # of what it reads
+    size: Size  # of what it reads
     transposed: bool = False
     activation: str = ""
 
@@ -81,15 +83,21 @@ def _typical_activation(network: nn.Module) -> str:
 
 
 def _layer(module: Any, x: Tensor, activation: str) -> Layer:
+    one: Size = (1, 1)
     if isinstance(module, nn.Linear):
-        one = (1, 1)
         positions = (x.numel() // module.in_features, 1)
         return Layer(module.in_features, module.out_features, one, one, (0, 0), one, 1, positions)
-    padding = (0, 0) if isinstance(module.padding, str) else module.padding
+    kernel, stride, dilation = (_pair(v) for v in (module.kernel_size, module.stride, module.dilation))
+    padding = (0, 0) if isinstance(module.padding, str) else _pair(module.padding)
     return Layer(
-        module.in_channels, module.out_channels, tuple(module.kernel_size), tuple(module.stride), tuple(padding),
-        tuple(module.dilation), module.groups, tuple(x.shape[2:]), isinstance(module, nn.ConvTranspose2d), activation,
-    )  # type: ignore[arg-type] # fmt: skip
+        module.in_channels, module.out_channels, kernel, stride, padding, dilation, module.groups, _pair(x.shape[2:]),
+        isinstance(module, nn.ConvTranspose2d), activation,
+    )  # fmt: skip
+
+
+def _pair(values: Sequence[int]) -> Size:
+    height, width = map(int, values)
+    return height, width
 
 
 def onnx_of(layer: Layer) -> bytes:

@@ -76,7 +76,9 @@ def met_latency(
     for _ in range(tries):
         asked = _next_share(done, wanted)
         try:
-            plan = select(graph, scores, target=f"latency:{asked}", costs={"latency": cost}, round_to=round_to, **selecting)
+            plan = select(
+                graph, scores, target=f"latency:{asked}", costs={"latency": cost}, round_to=round_to, **selecting
+            )
         except InputError:
             if not done:
                 raise

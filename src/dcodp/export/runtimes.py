@@ -108,7 +108,7 @@ def _onnxruntime(source: Any, threads: int, spin: bool) -> Runner:
 
 def _openvino(source: Any, threads: int, _spin: bool) -> Runner:
     """`source`: the folder, or the content of an ONNX file."""
-    import openvino
+    import openvino  # type: ignore
 
     core = openvino.Core()
     model = core.read_model(next(source.glob("*.xml")) if isinstance(source, Path) else source)

@@ -28,7 +28,6 @@ class Cost(Protocol):
         ...
 
 
-
 class SumOfProducts:
     """Σ_t factor_t Π_d (constant_td + Σ_g coefficient_tdg · kept_g)."""
 

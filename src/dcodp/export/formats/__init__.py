@@ -1,4 +1,4 @@
-"""Nets in other programs' files: one module per format, each with `write(net, path)`."""
+"""Nets in other programs' files: one module per format, as_FORMAT, each with `write(net, path)`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from dcodp.export.formats.exportable import Exportable, Outputs, exportable
 
 @dataclass(frozen=True)
 class Format:
-    """`module`: of this package; `suffix`: of the file or folder after its name; `needs`: packages, as imported."""
+    """`suffix`: of the file or folder after its name; `needs`: packages, as imported."""
 
-    module: str
     suffix: str
     needs: tuple[str, ...] = ()
 
 
 FORMATS = {
-    "onnx": Format("onnx", ".onnx", ("onnx",)),
-    "openvino": Format("openvino", "_openvino_model", ("onnx", "openvino")),
-    "torchscript": Format("torchscript", ".torchscript"),
-    "torch_export": Format("torch_export", ".pt2"),
+    "onnx": Format(".onnx", ("onnx",)),
+    "openvino": Format("_openvino_model", ("onnx", "openvino")),
+    "torchscript": Format(".torchscript"),
+    "torch_export": Format(".pt2"),
 }
 
 
@@ -80,10 +79,15 @@ def export(
             _write(net, key, path)
             written.append(Exported(key, path))
         except Exception as error:  # whatever an exporter says of a net; the other formats do not depend on it
-            failed[key] = " ".join(str(error).split())[:300] or type(error).__name__
+            failed[key] = one_line(error)
     if failed:
         raise SomeFailed(written, failed)
     return written
+
+
+def one_line(error: Exception) -> str:
+    """What an exporter or runtime says, which may be pages."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def require_known(to: Sequence[str]) -> None:
@@ -97,4 +101,4 @@ def _write(net: Exportable, key: str, path: Path) -> None:
     for package in FORMATS[key].needs:
         if importlib.util.find_spec(package) is None:
             raise InputError(f"the package {package} is not installed here; use pip install {package}")
-    importlib.import_module(f"dcodp.export.formats.{FORMATS[key].module}").write(net, path)
+    importlib.import_module(f"dcodp.export.formats.as_{key}").write(net, path)

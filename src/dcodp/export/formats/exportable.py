@@ -56,7 +56,9 @@ def exportable(
     own = copied(network).cpu().float().eval()
     if not is_ultralytics(own):
         return Exportable(Picked(own, outputs, listed).eval(), example.cpu().float(), {})
-    return Exportable(Picked(_settled(own, example), lambda result: result).eval(), example, _facts(own, example, names))
+    return Exportable(
+        Picked(_settled(own, example), lambda result: result).eval(), example, _facts(own, example, names)
+    )
 
 
 def is_ultralytics(network: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ def onnx_bytes(net: Exportable) -> bytes:
     """
     import onnx
 
-    stream = io.BytesIO()
+    stream: Any = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the exporter is the older one, and what a recorded run cannot vary
         torch.onnx.export(

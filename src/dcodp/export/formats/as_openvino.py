@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 from dcodp.export.formats.exportable import Exportable
-from dcodp.export.formats.onnx import onnx_bytes
+from dcodp.export.formats.as_onnx import onnx_bytes
 from dcodp.files import replacing_folder
 
 
 def write(net: Exportable, path: Path) -> None:
     """`path`: NAME_openvino_model, by whose name ultralytics knows the format."""
-    import openvino
+    import openvino  # type: ignore
 
     content = onnx_bytes(net)
     with replacing_folder(path) as folder:
