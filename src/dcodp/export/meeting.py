@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ def met_latency(
     """Plans until the measured median is within `tolerance` of `wanted`, a share of the dense net's latency.
 
     `measure(plan)` times both nets (`measuring` gives one that does). The first net is what the table says; then the
-    share asked of it follows the secant through the last two tries. `round_to`: kernels work on blocks of channels,
+    share asked of it is corrected by what was measured. `round_to`: kernels work on blocks of channels,
     and other counts cost as much as the next multiple. `selecting`: the further arguments of `select`.
     The nearest try is returned also where none was near enough (`Met.within`). Raises InputError for a share out of
     range, and where not even the first net can be had.
@@ -88,21 +88,25 @@ def met_latency(
         done.append(Try(asked, plan, *measure(plan)))
         if abs(done[-1].share / wanted - 1) <= tolerance:
             break
-    return Met(wanted, min(done, key=lambda t: abs(t.share - wanted)), tuple(done))
+    return Met(wanted, _nearest(done, wanted), tuple(done))
 
 
-def _next_share(done: list[Try], wanted: float) -> float:
-    """What to ask of the table so that `wanted` is measured."""
+def _next_share(done: Sequence[Try], wanted: float) -> float:
+    """What to ask of the table so that `wanted` is measured: the secant between the nearest tries on both sides of it,
+    else in proportion. Never a secant through two on the same side, whose slope is often noise."""
     if not done:
         return wanted
-    last = done[-1]
-    asked = last.asked * wanted / last.share
-    if len(done) > 1:
-        before = done[-2]
-        slope = (last.share - before.share) / (last.asked - before.asked)
-        if slope > 0.2:  # less is noise, which a secant would follow far away
-            asked = last.asked + (wanted - last.share) / slope
-    return min(1.0, max(LEAST, asked))
+    above = min((t for t in done if t.share >= wanted), key=lambda t: t.share, default=None)
+    below = max((t for t in done if t.share < wanted), key=lambda t: t.share, default=None)
+    if above and below and above.asked > below.asked:
+        way = (wanted - below.share) / (above.share - below.share)
+        return below.asked + way * (above.asked - below.asked)
+    nearest = _nearest(done, wanted)
+    return min(1.0, max(LEAST, nearest.asked * wanted / nearest.share))
+
+
+def _nearest(done: Sequence[Try], wanted: float) -> Try:
+    return min(done, key=lambda t: abs(t.share - wanted))
 
 
 def measuring(network: nn.Module, example: Tensor, outputs: Outputs, machine: Machine, runs: int = RUNS) -> Measure:

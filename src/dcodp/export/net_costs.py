@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from dcodp.export.formats.exportable import Outputs, exportable
 from dcodp.export.formats.as_onnx import onnx_bytes
+from dcodp.export.formats.exportable import Outputs, exportable
 from dcodp.export.latency import Latency, side_by_side
 from dcodp.export.layer_costs import dense_counts, layers_cost, measured_table, reads_cost
 from dcodp.export.layers import layers_of

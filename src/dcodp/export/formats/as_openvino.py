@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dcodp.export.formats.exportable import Exportable
 from dcodp.export.formats.as_onnx import onnx_bytes
+from dcodp.export.formats.exportable import Exportable
 from dcodp.files import replacing_folder
 
 
