@@ -92,14 +92,15 @@ def measured_table(
 
 
 def narrowings(layer: Layer) -> list[Layer]:
-    """The layer with all combinations of `SHARES` of its inputs and outputs, in multiples of 8 where that is fewer."""
+    """The layer with all combinations of `SHARES` of its inputs and outputs, in multiples of 8 where it has many."""
     inputs, outputs = _counts(layer.inputs), _counts(layer.outputs)
     pairs = [(i, o) for i in inputs for o in outputs] if layer.groups == 1 else [(i, layer.outputs) for i in inputs]
     return list(dict.fromkeys(layer.narrowed(*pair) for pair in pairs))
 
 
 def _counts(channels: int) -> list[int]:
-    return sorted({min(channels, max(1, -(-int(channels * share) // 8) * 8)) for share in SHARES})
+    step = 8 if channels >= 32 else 1
+    return sorted({max(1, int(channels * share) // step * step) for share in SHARES})
 
 
 def layer_ms(layer: Layer, machine: Machine) -> float:
