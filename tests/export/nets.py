@@ -30,3 +30,23 @@ def chain(channels=64):
         nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(),
         nn.Conv2d(channels, 2, 1),
     ).eval()  # fmt: skip
+
+
+def small_yolo(classes=2):
+    """A net of ultralytics with its Detect head, for images of multiples of 8 pixels."""
+    from dcodp import _ultralytics
+
+    _ultralytics.prepare()
+    from ultralytics.nn.tasks import DetectionModel
+
+    description = {
+        "nc": classes,
+        "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], [-1, 1, "C2f", [16, True]],
+                     [-1, 1, "Conv", [16, 3, 2]]],
+        "head": [[[2, 3], 1, "Detect", ["nc"]]],
+    }  # fmt: skip
+    net = DetectionModel(description, nc=classes, verbose=False)
+    with torch.no_grad():
+        for branch in net.model[-1].cv3:
+            branch[-1].bias += 8  # finds something
+    return net.float().eval()

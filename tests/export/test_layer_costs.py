@@ -1,4 +1,4 @@
-"""Tables of layer costs: layers as they are called, fits, files, and a net's cost as the sum of what is left of them."""
+"""Tables of layer costs: layers as they are called, fits, files, and a net's cost as the sum of what is left."""
 
 import json
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dcodp.errors import InputError
+from dcodp.evaluation.complexity import as_found
 from dcodp.export.formats.exportable import Exportable, Outputs, exportable
 
 
@@ -101,4 +102,5 @@ def _write(net: Exportable, key: str, path: Path) -> None:
     for package in FORMATS[key].needs:
         if importlib.util.find_spec(package) is None:
             raise InputError(f"the package {package} is not installed here; use pip install {package}")
-    importlib.import_module(f"dcodp.export.formats.as_{key}").write(net, path)
+    with as_found(net.module):  # heads keep what they computed, and one exporter's values are nothing to another
+        importlib.import_module(f"dcodp.export.formats.as_{key}").write(net, path)

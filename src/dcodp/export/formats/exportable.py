@@ -18,17 +18,13 @@ Outputs = Callable[[Any], Any]  # a net's result → the part of it that matters
 
 @dataclass(frozen=True, eq=False)
 class Exportable:
-    """What a format writes: a module [B, 3, H, W] → tensor or tuple of tensors, an example, facts for its readers."""
+    """What a format writes: a module [B, 3, H, W] → tensor or tuple of tensors, an example, the names of the outputs,
+    facts for its readers."""
 
     module: nn.Module
     example: Tensor
+    output_names: list[str]
     facts: Mapping[str, str]
-
-    @property
-    def output_names(self) -> list[str]:
-        """As ultralytics' readers expect them."""
-        with torch.no_grad():
-            return [f"output{number}" for number, _ in enumerate(result_tensors(self.module(self.example)))]
 
 
 class Picked(nn.Module):
@@ -53,12 +49,12 @@ def exportable(
     `outputs` picks from the result of the net as it is. An ultralytics head that is exported returns no more than its
     predictions, so for such nets all of it is taken. `names`: of the classes, for the file's readers.
     """
-    own = copied(network).cpu().float().eval()
-    if not is_ultralytics(own):
-        return Exportable(Picked(own, outputs, listed).eval(), example.cpu().float(), {})
-    return Exportable(
-        Picked(_settled(own, example), lambda result: result).eval(), example, _facts(own, example, names)
-    )
+    own, example = copied(network).cpu().float().eval(), example.cpu().float()
+    facts = _facts(own, example, names) if is_ultralytics(own) else {}
+    module = Picked(_settled(own, example), lambda result: result) if facts else Picked(own, outputs, listed)
+    with torch.no_grad():  # heads lay out their anchors in the first run, which no exporter needs to record
+        count = len(result_tensors(module.eval()(example)))
+    return Exportable(module, example, [f"output{number}" for number in range(count)], facts)
 
 
 def is_ultralytics(network: nn.Module) -> bool:
