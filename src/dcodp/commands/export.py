@@ -113,23 +113,29 @@ def write_facts(result: Result, out: Path, source: str, size: int, spin: bool) -
 
 def show(result: Result, out: Path) -> None:
     """One line per file, and the net itself, as torch runs it, for comparison."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("file", "MiB", "runtime", "largest relative error", "detections that differ", "ms (quartiles)")
+    table = Table("file", "MiB", "error", "detections", "ms", box=SIMPLE)
     for checked in result.files:
         found, seen = checked.equality, checked.equality.detections
         table.add_row(
-            checked.file.path.name, f"{checked.file.size / 2**20:.1f}",
-            f"{checked.runner.runtime} {checked.runner.version}", f"{found.largest:.1e}",
-            "" if seen is None else f"{found.unmatched} of {seen}", _milliseconds(checked.latency),
+            checked.file.path.name, f"{checked.file.size / 2**20:.1f}", f"{found.largest:.1e}",
+            "" if seen is None else f"{found.unmatched} of {seen} differ", _milliseconds(checked.latency),
         )  # fmt: skip
     if result.net:
-        table.add_row("the net itself", "", "torch", "", "", _milliseconds(result.net))
+        table.add_row("the net, in torch", "", "", "", _milliseconds(result.net))
     console = Console()
     console.print(table)
-    console.print(f"in {out}, with export.json", highlight=False, markup=False, soft_wrap=True)
+    legend = f"error: largest, relative; ms: median (quartiles), {_threads(result)}"
+    console.print(f"in {out}, with export.json; {legend}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _threads(result: Result) -> str:
+    count = result.net.threads if result.net else None
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _milliseconds(latency: Any) -> str:
-    return f"{latency.median_ms:.1f} ({latency.q1_ms:.1f} … {latency.q3_ms:.1f})"
+    return f"{latency.median_ms:.1f} ({latency.q1_ms:.1f}…{latency.q3_ms:.1f})"

@@ -105,8 +105,8 @@ def predictions(result: Any) -> Any:
 def head_of(network: Any, task: str, classes: int, image_size: int) -> Head | None:
     """How detections are read from `predictions` of an ultralytics net; None for tasks that detect nothing."""
     last = network.model[-1]
-    if task not in ("detect", "segment", "pose", "obb"):
-        return None
     if type(last).__name__ == "RTDETRDecoder":
         return chosen_rows(scale=image_size)
+    if task not in ("detect", "segment", "pose", "obb"):
+        return None
     return chosen_rows() if getattr(last, "end2end", False) else dense_head(classes)

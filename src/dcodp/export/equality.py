@@ -137,9 +137,11 @@ def chosen_rows(scale: float = 1.0) -> Head:
 
 
 def _matched_error(net: list[Tensor], exported: list[Tensor], head: Head) -> float:
-    """The largest relative error of boxes and scores between each sure detection and its nearest of the same class."""
+    """The largest relative error of all scores in descending order, and of box and score between each sure detection
+    and its nearest of the same class."""
     worst = 0.0
     for one, other in zip(head.decode(net), head.decode(exported), strict=True):
+        worst = max(worst, _relative(one.scores.sort().values, other.scores.sort().values))
         sure = one.scores > CONFIDENCE + SCORE
         for box, score, label in zip(one.boxes[sure], one.scores[sure], one.labels[sure], strict=True):
             alike = other.labels == label
