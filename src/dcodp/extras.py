@@ -14,6 +14,7 @@ BROUGHT_BY = {
         *("omegaconf", "pandas", "pycocotools", "typer", "ultralytics", "wandb", "yaml"),
     ),
     "export": ("onnx", "onnxruntime", "openvino"),
+    "mobile": ("ncnn", "pnnx"),
 }
 
 

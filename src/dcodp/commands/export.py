@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def export(
     weights: Annotated[Path, typer.Argument(help="small.safetensors or small.pt of dcodp prune, or ultralytics' .pt.")],
-    to: Annotated[str, typer.Option(help="onnx, openvino, torchscript, torch_export; several with commas.")] = "onnx",
+    to: Annotated[
+        str, typer.Option(help="onnx, openvino, torchscript, torch_export, ncnn; several with commas.")
+    ] = "onnx",
     out: Annotated[Path, typer.Option(help="Folder for the files and export.json.")] = Path("exported"),
     imgsz: Annotated[int | None, typer.Option(help="Image size, fixed in the files (default: as trained).")] = None,
     data: Annotated[

@@ -125,6 +125,26 @@ def _openvino(source: Any, threads: int, _spin: bool) -> Runner:
     return Runner("openvino", openvino.__version__.partition("-")[0], threads, call)
 
 
+def _ncnn(folder: Path, threads: int, _spin: bool) -> Runner:
+    import ncnn  # type: ignore
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.load_param(str(folder / "model.ncnn.param"))
+    net.load_model(str(folder / "model.ncnn.bin"))
+
+    def call(images: Tensor) -> list[Tensor]:
+        if len(images) != 1:
+            raise InputError(f"ncnn has no batches, and was given {len(images)} images; give one at a time")
+        with net.create_extractor() as extractor:
+            extractor.input(net.input_names()[0], ncnn.Mat(images[0].numpy()).clone())
+            outputs = [extractor.extract(name)[1] for name in sorted(net.output_names())]
+            return [torch.from_numpy(np.array(output))[None] for output in outputs]
+
+    return Runner("ncnn", ncnn.__version__, threads, call)
+
+
 def _torchscript(path: Path, threads: int, _spin: bool) -> Runner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -156,6 +176,7 @@ _ONNX = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 _OPENERS: dict[str, Callable[[Path, int, bool], Runner]] = {
     ".onnx": _onnxruntime,
     "_openvino_model": _openvino,
+    "_ncnn_model": _ncnn,
     ".torchscript": _torchscript,
     ".pt2": _torch_export,
 }

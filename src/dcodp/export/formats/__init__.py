@@ -28,6 +28,7 @@ FORMATS = {
     "openvino": Format("_openvino_model", ("onnx", "openvino")),
     "torchscript": Format(".torchscript"),
     "torch_export": Format(".pt2"),
+    "ncnn": Format("_ncnn_model", ("pnnx", "ncnn")),
 }
 
 
