@@ -12,13 +12,11 @@ from dcodp.errors import InputError
 from dcodp.export import LatencyCost, Machine
 from dcodp.export.layer_costs import (
     LayerTable,
-    dense_counts,
     fitted,
-    layers_cost,
     measured_table,
     narrowings,
-    reads_cost,
 )
+from dcodp.export.layer_sums import dense_counts, layers_cost, reads_cost
 from dcodp.export.layers import Layer, layers_of, onnx_of
 from dcodp.export.runtimes import open_onnx
 

@@ -8,7 +8,7 @@ from nets import IMAGE, chain
 import dcodp
 from dcodp.errors import InputError
 from dcodp.export import Latency, Machine, latency_cost, measuring, met_latency
-from dcodp.export.layer_costs import dense_counts
+from dcodp.export.layer_sums import dense_counts
 from dcodp.pruning.costs import flops_of
 
 

@@ -9,7 +9,7 @@ work on blocks of channels, which a fit does not know: keep channels in multiple
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,9 +22,7 @@ from dcodp.export.latency import side_by_side
 from dcodp.export.layers import Layer, onnx_of
 from dcodp.export.runtimes import Machine, open_onnx
 from dcodp.files import read_json, write_atomically
-from dcodp.graph import CouplingGraph
 from dcodp.progress import track
-from dcodp.pruning.costs import SumOfProducts, parameter_sizes
 
 SHARES = (0.25, 0.5, 1.0)  # of a layer's inputs and outputs
 RUNS, WARMUP = 15, 3
@@ -108,87 +106,3 @@ def layer_ms(layer: Layer, machine: Machine) -> float:
     run = open_onnx(onnx_of(layer), machine)
     images = torch.rand(1, layer.inputs, *layer.size, generator=torch.Generator().manual_seed(0))
     return side_by_side({"": lambda: run(images)}, RUNS, WARMUP, most_seconds=1.0)[""].q1_ms
-
-
-def layers_cost(graph: CouplingGraph, layers: Sequence[tuple[str, Layer]], table: LayerTable) -> SumOfProducts:
-    """Milliseconds of all layers, and of contractions that are no layers (attention) at the layers' price per FLOP."""
-    terms = _Terms(graph)
-    for name, layer in layers:
-        inputs, outputs = terms.channels(name, layer)
-        constant, per_input, per_output, per_pair = table.milliseconds(layer)
-        for factor, dims in (
-            (constant, []),
-            (per_input, [inputs]),
-            (per_output, [outputs]),
-            (per_pair, [inputs, outputs]),
-        ):
-            terms.add(factor, dims)
-    named = {name for name, _ in layers}
-    dense = {c.layer: 0.0 for c in graph.contractions}
-    for c in graph.contractions:
-        dense[c.layer] += c.factor * float(np.prod([float(d.constant + d.coefficient.sum()) for d in c.dims]))
-    known = sum(flops for layer, flops in dense.items() if layer in named)
-    price = terms.dense_total() / known if known else 0.0
-    for contraction in graph.contractions:
-        if contraction.layer not in named:
-            terms.add(contraction.factor * price, [terms.count(d) for d in contraction.dims])
-    return terms.sum()
-
-
-def reads_cost(graph: CouplingGraph, layers: Sequence[tuple[str, Layer]]) -> SumOfProducts:
-    """How many numbers the layers read: what concatenations, splits and upsampling between them write."""
-    terms = _Terms(graph)
-    for name, layer in layers:
-        terms.add(float(np.prod(layer.size)), [terms.channels(name, layer)[0]])
-    return terms.sum()
-
-
-Dim = tuple[float, np.ndarray]  # constant and slope [groups]: a number of channels as it follows the kept ones
-
-
-class _Terms:
-    """Products of numbers of channels, collected."""
-
-    def __init__(self, graph: CouplingGraph):
-        self.sizes, self.aliases = parameter_sizes(graph), graph.aliases
-        self.groups = graph.groups
-        self.group_of = np.repeat(np.arange(len(graph.groups)), [g.channels for g in graph.groups])
-        self.factors: list[float] = []
-        self.dims: list[list[Dim]] = []
-
-    def channels(self, name: str, layer: Layer) -> tuple[Dim, Dim]:
-        """Inputs and outputs of a layer; where it works in groups, both follow the outputs."""
-        weight = f"{name}.weight"
-        first = next((first for first, others in self.aliases.items() if weight in others), weight)
-        constant, slope = self.sizes[first]
-        sides = [(constant[dim], slope[dim]) for dim in (0, 1)]
-        rows, columns = sides
-        if layer.groups > 1:
-            width = (layer.inputs if layer.transposed else layer.outputs) / layer.groups
-            groups = (rows[0] / width, rows[1] / width)
-            per = (layer.inputs / layer.groups, layer.outputs / layer.groups)
-            return (groups[0] * per[0], groups[1] * per[0]), (groups[0] * per[1], groups[1] * per[1])
-        return (rows, columns) if layer.transposed else (columns, rows)
-
-    def count(self, dim: object) -> Dim:
-        sums = np.bincount(self.group_of[dim.channel], dim.coefficient, len(self.groups))  # type: ignore[attr-defined]
-        return float(dim.constant), sums / [g.channels for g in self.groups]  # type: ignore[attr-defined]
-
-    def add(self, factor: float, dims: Sequence[Dim]) -> None:
-        if factor > 0:
-            self.factors.append(factor)
-            self.dims.append(list(dims))
-
-    def dense_total(self) -> float:
-        dense = np.array([[g.channels for g in self.groups]], float)
-        return float(self.sum()(dense)[0])
-
-    def sum(self) -> SumOfProducts:
-        none = np.zeros((0, len(self.groups)))
-        slopes = [np.array([slope for _, slope in dims]) if dims else none for dims in self.dims]
-        return SumOfProducts(self.factors, [[constant for constant, _ in dims] for dims in self.dims], slopes)
-
-
-def dense_counts(graph: CouplingGraph, kept: Mapping[str, Sequence[int]] | None = None) -> np.ndarray:
-    """[groups]: how many channels of each are kept (all of groups that are not named)."""
-    return np.array([len(kept[g.name]) if kept and g.name in kept else g.channels for g in graph.groups], float)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from dcodp.export.formats.as_onnx import onnx_bytes
 from dcodp.export.formats.exportable import Outputs, exportable
 from dcodp.export.latency import Latency, side_by_side
-from dcodp.export.layer_costs import dense_counts, layers_cost, measured_table, reads_cost
+from dcodp.export.layer_costs import measured_table
+from dcodp.export.layer_sums import dense_counts, layers_cost, reads_cost
 from dcodp.export.layers import layers_of
 from dcodp.export.runtimes import Machine, Runner, open_onnx
 from dcodp.extras import told_if_missing
@@ -77,7 +78,7 @@ def latency_cost(
     if not widths:
         return cost
     plans = [None, *(narrowed(graph, width) for width in widths)]
-    times = net_times(network, [plan for plan in plans], example, outputs, machine)
+    times = net_times(network, plans, example, outputs, machine)
     kept = np.array([dense_counts(graph, plan.groups if plan else None) for plan in plans])
     return cost.calibrated(kept, [time.median_ms for time in times])
 
