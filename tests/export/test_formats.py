@@ -170,7 +170,7 @@ def test_torchvisions_detectors_take_lists(tmp_path):
     from torchvision.models import detection
 
     net = detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3).eval()
-    net.score_thresh = 0.0
+    net.score_thresh, net.transform.min_size, net.transform.max_size = 0.0, (128,), 128
     image = torch.rand(1, 3, 128, 128)
     (written,) = export(net, image, lambda r: r, ["onnx"], tmp_path, "small", listed=True)
     found = compare(eager(net, lambda r: r, 1, listed=True), open_exported(written.path, 1), [image])

@@ -59,6 +59,7 @@ class LayerTable:
 def fitted(points: Sequence[Point]) -> np.ndarray:
     """Coefficients [4] of 1, inputs, outputs and inputs·outputs, none negative, nearest in relative error."""
     inputs, outputs, ms = np.array(points, float).T
+    ms = np.maximum(ms, 1e-6)  # no clock tells less
     columns = np.column_stack([np.ones(len(ms)), inputs, outputs, inputs * outputs])
     scale = columns.max(0)
     return nnls(columns / scale / ms[:, None], np.ones(len(ms)))[0] / scale
@@ -76,7 +77,7 @@ def measured_table(
     layer (None: in the runtime).
     Raises InputError where the file is of another runtime or number of threads.
     """
-    table = LayerTable.read(path) if path is not None and path.exists() else LayerTable(machine)
+    table = LayerTable.read(path) if path is not None and path.exists() else LayerTable(machine.versioned())
     if not table.machine.alike(machine):
         raise InputError(f"{path} was measured with {table.machine}, not {machine}; give another file")
     missing = {layer.key: layer for layer in layers if layer.key not in table.points}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ class Machine:
     def alike(self, other: Machine) -> bool:
         """Whether times of one tell something of the other; versions may differ."""
         return (self.runtime, self.threads, self.spin) == (other.runtime, other.threads, other.spin)
+
+    def versioned(self) -> Machine:
+        """The same with the version of the runtime that is installed here."""
+        try:
+            return replace(self, version=metadata.version(self.runtime))
+        except metadata.PackageNotFoundError:
+            return self
 
 
 def open_exported(path: Path | str, threads: int | None = None, spin: bool = True) -> Runner:
