@@ -21,6 +21,7 @@ def build_app() -> typer.Typer:
     import typer
 
     from dcodp.commands.data import build_data_app
+    from dcodp.commands.export import export
     from dcodp.commands.graph import graph
     from dcodp.commands.prune import prune
     from dcodp.commands.report import report
@@ -35,6 +36,7 @@ def build_app() -> typer.Typer:
     )
     app.command(context_settings=AS_TYPED, add_help_option=False)(run)
     app.command()(prune)
+    app.command()(export)
     app.command()(report)
     app.command()(status)
     app.command()(graph)

@@ -18,6 +18,7 @@ from dcodp.graph.cost import stays
 from dcodp.pruning.allocation import Counts, Ranking, check_reached, counts_for, local_counts, share_left
 from dcodp.pruning.allocation import kept_count as kept_count
 from dcodp.pruning.cost_aware import CostAware, cost_aware_counts
+from dcodp.pruning.costs import Cost
 from dcodp.pruning.plan import PrunePlan
 from dcodp.targets import parse_target
 
@@ -38,6 +39,7 @@ def select(
     allocation: Allocation | CostAware | str = "uniform",
     target: str | None = None,
     comparable: bool = False,
+    costs: Mapping[str, Cost] | None = None,
 ) -> PrunePlan:
     """Remove the lowest-scored channels of the coupling groups.
 
@@ -48,7 +50,7 @@ def select(
     `allocation.Ranking` has put the groups on one scale, or as they are where scores of different groups are
     `comparable` (a sum over a group's layers is not). `target` ("flops:0.5", "parameters:0.5": the share to keep,
     frozen layers included) takes the place of `ratio`: the ratio or threshold that meets it within 1 % of the dense
-    net is found by counting.
+    net is found by counting. "latency:0.5" goes by the cost that `costs["latency"]` measured (`dcodp.export`).
 
     At least `min_channels` channels stay, and kept channels are a multiple of `round_to`, both where the group is large
     enough. `ignore` are patterns (as in the shell) of layer or group names to leave alone; one that matches nothing is
@@ -89,13 +91,14 @@ def select(
             alike = local_counts(free, ratios, round_to, min_channels)
             wanted = share_left(graph, kind, scores)(alike)
         counts = cost_aware_counts(
-            _trusted(allocation, comparable), graph, free, scores, kind, wanted, round_to, min_channels
+            _trusted(allocation, comparable), graph, free, scores, kind, wanted, round_to, min_channels, costs
         )
     else:
         kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))  # type: ignore[arg-type]
         counts, settings["kept_share"] = _budgeted(
-            graph, free, scores, Ranking(free, scores, comparable), allocation, kind, wanted, round_to, min_channels
-        )
+            graph, free, scores, Ranking(free, scores, comparable), allocation, kind, wanted, round_to, min_channels,
+            costs,
+        )  # fmt: skip
         if target is not None:
             settings["ratio"] = None
     keep = {g.name: lowest_removed(scores[g.name], g.channels, counts[g.name]) for g in free}
@@ -131,9 +134,10 @@ def _budgeted(
     wanted: float,
     round_to: int,
     min_channels: int,
+    costs: Mapping[str, Cost] | None = None,
 ) -> tuple[Counts, float]:
     """Counts that leave `wanted` of the net's FLOPs, parameters or free channels, and the share that they leave."""
-    left = share_left(graph, kind, scores)
+    left = share_left(graph, kind, scores, costs)
 
     def counts_at(ratio: float) -> Counts:
         if allocation == "global":
