@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import made
 import pytest
@@ -31,14 +32,14 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(best, data, method, tmp_path_factory):
     """(the job, its card) of a YOLOv8n that was trained for one epoch."""
-    job = Job(best, tmp_path_factory.mktemp("out") / "small", data, epochs=1, batch=8)
+    job = Job(best, tmp_path_factory.mktemp("out") / "small", data, epochs=1, batch=8, export=("onnx",))
     return job, run(job, method)
 
 
 def test_leaves_everything_and_a_card_that_tells_it(whole):
     job, card = whole
     assert {p.name for p in job.out.iterdir()} == {
-        "small.pt", "small.safetensors", "plan.json", "card.json", "card.md", "pictures.png", "work"
+        "small.pt", "small.safetensors", "plan.json", "card.json", "card.md", "pictures.png", "work", "small.onnx"
     }  # fmt: skip
     assert json.loads((job.out / "card.json").read_text()) == card
     network = open_checkpoint(job.out / "small.safetensors").network
@@ -62,6 +63,29 @@ def test_ultralytics_measures_the_same(whole):
     assert float(found.box.map50) == pytest.approx(card["pruned"]["map50"], abs=1e-9)
 
 
+def test_the_exported_file_is_held_against_the_net_and_timed(whole):
+    job, card = whole
+    pytest.importorskip("onnxruntime")
+    told = card["exports"]["onnx"]
+    assert told["map50"] == pytest.approx(card["pruned"]["map50"], abs=5e-3)
+    for runtime in ("torch", "onnx"):
+        for net in ("dense", "pruned"):
+            times = card["latency"][runtime][net]
+            assert 0 < times["q1_ms"] <= times["median_ms"] <= times["q3_ms"]
+    assert "| latency, onnx |" in (job.out / "card.md").read_text()
+
+
+def test_a_latency_is_met_as_far_as_channels_allow(best, data, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    job = Job(best, tmp_path / "small", data, epochs=0, target="latency:0.6", threads=1)
+    card = run(job, composed("strong", QUICK))
+    (told,) = [note for note in card["notes"] if "of the dense one's time" in note]
+    assert "onnxruntime, 1 threads: the pruned net took 0." in told
+    assert card["pruned"]["flops"] < card["dense"]["flops"]
+    assert (tmp_path / "dcodp" / "layers-onnxruntime-1-threads.json").is_file()
+
+
 def test_what_is_there_is_not_done_again(whole, method, monkeypatch):
     job, card = whole
     monkeypatch.setattr(jobs, "_pruned", None)
@@ -70,7 +94,7 @@ def test_what_is_there_is_not_done_again(whole, method, monkeypatch):
 
 def test_other_wishes_do_not_mix(whole, method):
     job, _ = whole
-    other = Job(job.source, job.out, job.data, epochs=1, batch=8, target="flops:0.7")
+    other = replace(job, target="flops:0.7")
     with pytest.raises(InputError, match=r"holds a run with target=flops:0\.5; choose another --out"):
         run(other, method)
 
@@ -166,7 +190,7 @@ def test_every_family(kind, name, method, tmp_path):
     mine, theirs = (found(x) for found in (open_checkpoint(job.out / "small.pt").network, net.model.eval()))
     assert torch.equal(first(mine), first(theirs))
     with pytest.raises(KeyError, match="this net is pruned"):
-        net.train(data=str(job.data), epochs=1, imgsz=64, plots=False, device="cpu", workers=0)
+        net.train(data=str(job.data), epochs=1, imgsz=64, plots=False, device="cpu", workers=0, project=str(tmp_path))
 
 
 def first(result):

@@ -17,25 +17,29 @@ from dcodp.detectors.ultralytics.adapter import UltralyticsNet
 from dcodp.detectors.ultralytics.opening import Opened, open_checkpoint
 from dcodp.detectors.ultralytics.writing import mark, write_pt, write_safetensors
 from dcodp.errors import InputError
+from dcodp.export.formats import require_known
 from dcodp.files import file_digest, read_json, write_atomically
 from dcodp.pruning import PrunePlan
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.report import card
 from dcodp.targets import parse_target
-from dcodp.yolo import measuring, pictures
+from dcodp.yolo import exporting, measuring, pictures
 from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml
 from dcodp.yolo.shrinking import Shrinking, Shrunk
 from dcodp.yolo.tuning import Tuning, tuned, usual_epochs
 
 log = logging.getLogger(__name__)
 PICTURES = 6  # images that are drawn
+LOOKED_AT = 4  # images on which an exported file is held against the net
 WORK = "work"  # the folder of what is needed to go on after an interruption
 
 
 @dataclass(frozen=True)
 class Job:
     """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share that stays); None: `ratio`
-    of the channels goes.
+    of the channels goes. "latency:0.5" is the share of the time that one image takes in `runtime` on `threads` CPU
+    threads; what layers cost there is read from `table`, else measured once and kept. `round_to`: kept channels are a
+    multiple of it; None: 8 for a latency, else 1.
 
     `data`: a data.yaml (to classify: a folder of class folders) with labels; `images`: a folder without, for repair
     alone (`epochs=0`). None: `epochs` by the number of images, `image_size` as the checkpoint was trained.
@@ -50,7 +54,11 @@ class Job:
     epochs: int | None = None
     image_size: int | None = None
     split: str = "val"
-    round_to: int = 1
+    round_to: int | None = None
+    export: tuple[str, ...] = ()
+    runtime: str = "onnxruntime"
+    threads: int | None = None
+    table: Path | None = None
     batch: int = 16
     lr: float = 1e-3
     seed: int = 0
@@ -64,6 +72,8 @@ class Job:
             raise InputError(f"--epochs {self.epochs} needs labels; give --data data.yaml, or --epochs 0 with --images")
         if self.target is not None:
             parse_target(self.target)
+        if self.export:
+            require_known(self.export)
         for name, value, least in (
             ("--epochs", self.epochs, 0),
             ("--batch", self.batch, 1),
@@ -197,7 +207,12 @@ def _pruned(
 
 
 def _shrunk(job: Job, method: Config, detector: UltralyticsNet, batches: Sequence[torch.Tensor]) -> Shrunk:
-    return Shrinking(detector, batches, method).to(job.ratio, job.target, job.round_to)
+    shrinking = Shrinking(detector, batches, method)
+    kind, share = ("", 0.0) if job.target is None else parse_target(job.target)
+    if kind != "latency":
+        return shrinking.to(job.ratio, job.target, job.round_to or 1)
+    chosen = exporting.machine(job.runtime, job.threads)
+    return shrinking.to_latency(share, chosen, job.table or exporting.table_path(chosen), job.round_to or 8)
 
 
 def _whole(opened: Opened, plan: PrunePlan) -> PrunePlan:
@@ -243,19 +258,33 @@ def _card(
     small = open_checkpoint(job.out / "small.pt", job.imports)
     nets = {"dense": open_checkpoint(job.source, job.imports).network, "pruned": small.network}
     inputs = (torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)),)
+    shown = [b.float() / 255 for b in calibration(images.of("train"), LOOKED_AT, size, 1, job.seed)]
+    files: dict[str, Any] = {}
+    if job.export:
+        files, failed = exporting.exported(small, nets["dense"], job.export, shown, job.out, work)
+        notes = [*notes, *failed]
+        if images.data is not None and "onnx" in files:
+            found = measuring.accuracy(
+                job.out / "small.onnx", opened.description.kind, opened.task, images, job.split, size, 1, work
+            )
+            files["onnx"] |= {
+                key: found.get(key) for key in ("map50", "map50_95", "top1") if found.get(key) is not None
+            }
     blocks: dict[str, Any] = {name: measuring.cost(network, inputs) for name, network in nets.items()}
     if images.data is not None:
         for name, network in nets.items():
             path = work / f"accuracy-{name}.json"
             if name == "pruned" or not path.exists():
-                found = measuring.accuracy(network, opened.task, images, job.split, size, job.batch, work)
+                found = measuring.accuracy(
+                    network, opened.description.kind, opened.task, images, job.split, size, job.batch, work
+                )
                 write_atomically(path, json.dumps(found))
             blocks[name] |= read_json(path)
     return {
         "format": 1,
         "name": job.out.name,
         "source": job.source.name,
-        "asked": {"target": job.target, "ratio": job.ratio, "method": method.method, "round_to": job.round_to},
+        "asked": {"target": job.target, "ratio": job.ratio, "method": method.method},
         "task": opened.task,
         "image_size": size,
         "trained": {
@@ -265,7 +294,8 @@ def _card(
             "distill": method.finetune.distill,
         },
         **blocks,
-        "latency": {},
+        "latency": exporting.latencies(nets["dense"], small.network, list(files), shown[0], job.out, work),
+        "exports": files,
         "notes": notes,
         "versions": _versions(),
     }

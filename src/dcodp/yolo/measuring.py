@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,19 @@ from dcodp import _ultralytics
 from dcodp.evaluation.complexity import count_flops, count_parameters
 from dcodp.yolo.images import Images, place_font
 
-log = logging.getLogger(__name__)
-HOURS = 3600.0  # s per image that non-maximum suppression may take: by default it gives up on a slow CPU, silently
+PATIENCE = 60.0  # seconds of non-maximum suppression for each image, after which ultralytics gives up with a warning
 
 
 def accuracy(
-    network: nn.Module, task: str, images: Images, split: str, size: int, batch: int, folder: Path
+    network: nn.Module | Path, kind: str, task: str, images: Images, split: str, size: int, batch: int, folder: Path
 ) -> dict[str, Any]:
-    """`map50`, `map50_95`, `ap75`, `per_class` of the task's last metric (masks, keypoints, else boxes); of a
-    classifier `top1` and `top5`. Those of a record that ultralytics does not compute are None."""
+    """Of a net, or of an exported file: `map50`, `map50_95`, `ap75`, `per_class` of the task's last metric (masks,
+    keypoints, else boxes); of a classifier `top1` and `top5`. Those of a record that ultralytics does not compute are
+    None. `kind`: the net's class in ultralytics.nn.tasks.
+    """
     _ultralytics.prepare()
     place_font()
-    found = _validated(network, task, images, split, size, batch, folder)
+    found = _validated(network, kind, task, images, split, size, batch, folder)
     block: dict[str, Any] = dict.fromkeys(("ap75", "ap_small", "ap_medium", "ap_large"))
     block |= {"images": len(images.of(split)), "split": split}
     if task == "classify":
@@ -44,28 +47,49 @@ def accuracy(
     return block | ({} if metric == "box" else {"box_map50_95": float(found.box.map), "metric": metric})
 
 
-def _validated(network: nn.Module, task: str, images: Images, split: str, size: int, batch: int, folder: Path) -> Any:
+def _validated(
+    network: nn.Module | Path, kind: str, task: str, images: Images, split: str, size: int, batch: int, folder: Path
+) -> Any:
     from ultralytics.models import yolo
     from ultralytics.models.rtdetr.val import RTDETRValidator
 
     kinds: dict[str, Any] = {
-        "detect": yolo.detect.DetectionValidator,
+        "detect": RTDETRValidator if kind == "RTDETRDetectionModel" else yolo.detect.DetectionValidator,
         "segment": yolo.segment.SegmentationValidator,
         "pose": yolo.pose.PoseValidator,
         "obb": yolo.obb.OBBValidator,
         "classify": yolo.classify.ClassificationValidator,
     }
-    transformer = type(network).__name__ == "RTDETRDetectionModel"
-    kind = RTDETRValidator if transformer else kinds[task]
     arguments = {
         "task": task, "mode": "val", "data": str(images.data), "split": split, "imgsz": size, "batch": batch,
         "plots": False, "verbose": False, "workers": 0, "project": str(folder), "name": "val", "exist_ok": True,
+        "device": "cpu" if isinstance(network, Path) else _device(network),
     }  # fmt: skip
-    validator = kind(args={**arguments, "device": _device(network)}, save_dir=folder / "val")
-    net: Any = copy.deepcopy(network)
-    net.args = {**vars(validator.args)} if not isinstance(getattr(net, "args", None), dict) else net.args
-    validator(model=net)
+    validator = kinds[task](args=arguments, save_dir=folder / "val")
+    with _patient():
+        validator(model=str(network) if isinstance(network, Path) else _own(network, validator))
     return validator.metrics
+
+
+def _own(network: nn.Module, validator: Any) -> Any:
+    """A copy, since the validator folds batch norms."""
+    net: Any = copy.deepcopy(network)
+    if not isinstance(getattr(net, "args", None), dict):
+        net.args = dict(vars(validator.args))
+    return net
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Within, non-maximum suppression looks at all images, however slow the machine is."""
+    from ultralytics.utils import nms
+
+    before = nms.non_max_suppression
+    nms.non_max_suppression = partial(before, max_time_img=PATIENCE)
+    try:
+        yield
+    finally:
+        nms.non_max_suppression = before
 
 
 def _device(network: nn.Module) -> str:

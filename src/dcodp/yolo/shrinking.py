@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 from dcodp.calibration import Evidence, gather
 from dcodp.config import Config
 from dcodp.detectors.ultralytics.adapter import UltralyticsNet
+from dcodp.export import Machine, latency_cost, measuring, met_latency
+from dcodp.export.checking import predictions
 from dcodp.graph import CouplingGraph
 from dcodp.importance import criterion, group_scores
 from dcodp.method import OF_THE_CRITERION
 from dcodp.progress import track
 from dcodp.pruning import PrunePlan, prune, select
 from dcodp.pruning.cost_aware import CostAware
-from dcodp.pruning.costs import Cost
 from dcodp.repairs import Case, Repair, repair_named
 from dcodp.repairs.sensitivity import sensitivity
 
@@ -61,17 +63,32 @@ class Shrinking:
             gather(evidence, counted, self._forward(self.detector.network))
         return evidence, group_scores(chosen.name, evidence, chosen.aggregate)
 
-    def to(self, ratio: float, target: str | None, round_to: int = 1, costs: dict[str, Cost] | None = None) -> Shrunk:
+    def to(self, ratio: float, target: str | None, round_to: int = 1) -> Shrunk:
         """The net without `ratio` of its channels, or with the share of cost that `target` names; repaired."""
-        further: dict[str, Any] = {} if costs is None else {"costs": costs}
-        plan = select(
-            self.graph, self.scores, ratio,
-            round_to=round_to, interlayer=self.method.interlayer, target=target, allocation=self._allocation(),
-            comparable=self.criterion.scale == "net", **further,
-        )  # fmt: skip
+        plan = select(self.graph, self.scores, ratio, round_to=round_to, target=target, **self._selecting())
+        return self._repaired(plan, [])
+
+    def to_latency(self, wanted: float, machine: Machine, table: Path, round_to: int = 8) -> Shrunk:
+        """The net that takes the share `wanted` of the dense net's time on this machine, as measured; repaired."""
+        network, example = self.detector.network, self.detector.scaled(self.batches[0][:1])
+        cost = latency_cost(network, self.graph, example, predictions, machine, table)
+        measure = measuring(network, example, predictions, machine)
+        met = met_latency(self.graph, self.scores, wanted, cost, measure, round_to=round_to, **self._selecting())
+        where = f"{machine.runtime}, {machine.threads} threads"
+        told = f"{where}: the pruned net took {met.best.share:.3f} of the dense one's time"
+        missed = "" if met.within() else f", the nearest of {len(met.tries)} tries to the {wanted:g} that was asked for"
+        return self._repaired(met.best.plan, [f"{told} when it was chosen{missed}"])
+
+    def _selecting(self) -> dict[str, Any]:
+        comparable = self.criterion.scale == "net"
+        return {
+            "interlayer": self.method.interlayer, "allocation": self._allocation(), "comparable": comparable
+        }  # fmt: skip
+
+    def _repaired(self, plan: PrunePlan, told: list[str]) -> Shrunk:
         small = prune(self.detector.network, plan)
         case = Case(self.detector.network, small, plan, self.evidence, lambda: self.batches, self._forward)
-        notes = [*self.repair.mend(case), *self.graph.notes]
+        notes = [*told, *self.repair.mend(case), *self.graph.notes]
         if unscored := plan.settings.get("unscored"):
             notes.append(f"{len(unscored)} groups have no score and stay whole: {', '.join(unscored)}")
         return Shrunk(small, plan, self.graph, tuple(notes))
