@@ -32,7 +32,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(best, data, method, tmp_path_factory):
     """(the job, its card) of a YOLOv8n that was trained for one epoch."""
-    job = Job(best, tmp_path_factory.mktemp("out") / "small", data, epochs=1, batch=8, export=("onnx",))
+    job = Job(best, tmp_path_factory.mktemp("out") / "small", data, epochs=1, batch=8, export=("onnx",), threads=1)
     return job, run(job, method)
 
 
@@ -102,7 +102,7 @@ def test_other_wishes_do_not_mix(whole, method):
 def test_interrupted_training_goes_on(best, data, method, tmp_path, monkeypatch):
     from dcodp.yolo.trainers import PrunedDetectionTrainer
 
-    job = Job(best, tmp_path / "small", data, epochs=3, batch=8)
+    job = Job(best, tmp_path / "small", data, epochs=3, batch=8, threads=1)
     save, seen = PrunedDetectionTrainer.save_model, []
 
     def stopped(self):
@@ -123,14 +123,14 @@ def test_interrupted_training_goes_on(best, data, method, tmp_path, monkeypatch)
 
 def test_without_labels(best, data, method, tmp_path):
     images = data.parent / "images" / "train"
-    card = run(Job(best, tmp_path / "small", images=images, epochs=0), method)
+    card = run(Job(best, tmp_path / "small", images=images, epochs=0, threads=1), method)
     assert card["trained"]["epochs"] == 0 and "map50" not in card["pruned"]
     assert (tmp_path / "small" / "pictures.png").exists()
 
 
 def test_a_small_net_is_pruned_again(whole, data, method, tmp_path):
     job, card = whole
-    again = run(Job(job.out / "small.pt", tmp_path / "smaller", data, epochs=0), method)
+    again = run(Job(job.out / "small.pt", tmp_path / "smaller", data, epochs=0, threads=1), method)
     assert again["dense"]["parameters"] == card["pruned"]["parameters"]
     opened = open_checkpoint(tmp_path / "smaller" / "small.safetensors")
     assert opened.plan.channels == open_checkpoint(job.out / "small.pt").plan.channels  # against the dense net
@@ -179,7 +179,7 @@ TASK = {"SegmentationModel": "segment", "PoseModel": "pose", "OBBModel": "obb", 
 def test_every_family(kind, name, method, tmp_path):
     task = TASK.get(kind, "detect")
     best = made.checkpoint(tmp_path / "best.pt", name, kind)
-    job = Job(best, tmp_path / "small", made.data(tmp_path / "data", task), epochs=1, batch=8)
+    job = Job(best, tmp_path / "small", made.data(tmp_path / "data", task), epochs=1, batch=8, threads=1)
     card = run(job, method)
     _ultralytics.prepare()
     from ultralytics import YOLO

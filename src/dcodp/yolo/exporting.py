@@ -18,6 +18,7 @@ from dcodp.export.formats import FORMATS, SomeFailed, export
 from dcodp.export.runtimes import Machine, Runner, default_threads
 
 RUNS = 30
+MOST_SECONDS = 20.0  # of timing one runtime
 
 
 def exported(
@@ -42,10 +43,10 @@ def exported(
 
 
 def latencies(
-    dense: nn.Module, small: nn.Module, to: Sequence[str], image: Tensor, out: Path, work: Path
+    dense: nn.Module, small: nn.Module, to: Sequence[str], image: Tensor, out: Path, work: Path, threads: int | None
 ) -> dict[str, dict[str, Any]]:
     """Per runtime the time of one image through both nets, in turns; torch itself first, without batch norms folded."""
-    threads = default_threads()
+    threads = threads or default_threads()
     found = {"torch": _paired(eager(dense, predictions, threads), eager(small, predictions, threads), image)}
     for key in to:
         paths = [folder / f"{name}{FORMATS[key].suffix}" for folder, name in ((work, "dense"), (out, "small"))]
@@ -57,7 +58,8 @@ def latencies(
 
 def _paired(dense: Runner, small: Runner, image: Tensor) -> dict[str, Any]:
     runners = {"dense": dense, "pruned": small}
-    times = side_by_side({k: lambda run=run: run(image) for k, run in runners.items()}, RUNS, threads=dense.threads)
+    calls = {name: lambda run=run: run(image) for name, run in runners.items()}
+    times = side_by_side(calls, RUNS, 3, dense.threads, MOST_SECONDS)
     return {name: asdict(latency) for name, latency in times.items()}
 
 

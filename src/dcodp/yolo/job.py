@@ -19,6 +19,7 @@ from dcodp.detectors.ultralytics.writing import mark, write_pt, write_safetensor
 from dcodp.errors import InputError
 from dcodp.export.formats import require_known
 from dcodp.files import file_digest, read_json, write_atomically
+from dcodp.graph import CouplingGraph
 from dcodp.pruning import PrunePlan
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.report import card
@@ -119,11 +120,12 @@ def run(job: Job, method: Config) -> dict[str, Any]:
     images = _images(job, opened, work)
     size = job.image_size or opened.image_size or 640
     detector = _detector(job, opened)
-    small, plan, notes = _pruned(job, method, opened, detector, images, size, work)
+    small, plan, notes, graph = _pruned(job, method, opened, detector, images, size, work)
     epochs = job.epochs if job.epochs is not None else usual_epochs(len(images.of("train")))
     epochs = 0 if images.data is None else epochs
     if epochs:
-        small = _trained(job, method, detector, small, plan, images, size, epochs, work)
+        graph = graph or detector.coupling_graph(size)
+        small = _trained(job, method, detector, graph, small, plan, images, size, epochs, work)
     _write(job, small, opened, plan, size)
     found = _card(job, method, opened, images, size, epochs, notes, work)
     _draw(job, images, size, bool(epochs))
@@ -191,19 +193,21 @@ def _detector(job: Job, opened: Opened) -> UltralyticsNet:
 
 def _pruned(
     job: Job, method: Config, opened: Opened, detector: UltralyticsNet, images: Images, size: int, work: Path
-) -> tuple[nn.Module, PrunePlan, list[str]]:
-    """The pruned and repaired net, marked with the plan that leads to it from the net that was opened."""
-    path = work / "pruned.safetensors"
+) -> tuple[nn.Module, PrunePlan, list[str], CouplingGraph | None]:
+    """The pruned and repaired net, marked; the plan that leads to it from the net that was opened; notes; and the trace
+    of that net, where it was not read from the disk."""
+    path, graph = work / "pruned.safetensors", None
     if not path.exists():
         chosen = method.importance
         batches = calibration(images.of("train"), chosen.images, size, chosen.batch, job.seed)
         shrunk = _shrunk(job, method, detector, batches)
+        graph = shrunk.graph
         write_atomically(work / "notes.json", json.dumps(list(shrunk.notes)))
         mark(shrunk.network, opened.description, _whole(opened, shrunk.plan), {"imgsz": size})
         shrunk.plan.to_json(work / "plan.json")
         write_safetensors(shrunk.network, path)
     small = open_checkpoint(path, job.imports).network.to(next(detector.network.parameters()).device)
-    return small, PrunePlan.from_json(work / "plan.json"), read_json(work / "notes.json")
+    return small, PrunePlan.from_json(work / "plan.json"), read_json(work / "notes.json"), graph
 
 
 def _shrunk(job: Job, method: Config, detector: UltralyticsNet, batches: Sequence[torch.Tensor]) -> Shrunk:
@@ -224,6 +228,7 @@ def _trained(
     job: Job,
     method: Config,
     detector: UltralyticsNet,
+    graph: CouplingGraph,
     small: nn.Module,
     plan: PrunePlan,
     images: Images,
@@ -236,9 +241,7 @@ def _trained(
         epochs, job.batch, job.lr, method.finetune.distill, job.seed,
         "cpu" if device.type == "cpu" else str(device.index or 0),
     )  # fmt: skip
-    graph = detector.coupling_graph(size)
-    small_cpu = small  # the trainer moves its own copy
-    best = tuned(small_cpu, detector, graph, plan, images, size, settings, work / "training")
+    best = tuned(small, detector, graph, plan, images, size, settings, work / "training")
     return open_checkpoint(best, job.imports).network.to(device)
 
 
@@ -294,7 +297,7 @@ def _card(
             "distill": method.finetune.distill,
         },
         **blocks,
-        "latency": exporting.latencies(nets["dense"], small.network, list(files), shown[0], job.out, work),
+        "latency": exporting.latencies(nets["dense"], small.network, list(files), shown[0], job.out, work, job.threads),
         "exports": files,
         "notes": notes,
         "versions": _versions(),
