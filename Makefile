@@ -1,5 +1,5 @@
 # make demo   train, prune, fine-tune and compare YOLOv8n on generated images (minutes on two CPU cores)
-# make test   the whole default test suite, ruff and pyright
+# make test   ruff, pyright and the whole default test suite, one worker per core (one test by hand: pytest FILE::TEST)
 # make results   every table and figure under results/ and in README.md, from the records alone
 # All set up .venv from requirements.lock first; nothing but Python 3.11-3.13 and make is needed.
 PYTHON ?= python3
@@ -17,7 +17,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 results: $(READY)
 	$(BIN)/python results/render.py

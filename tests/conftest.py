@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+
+# A worker of pytest -n has one core, and so has what its tests start; torch and numpy read this as they load.
+os.environ.update({"OMP_NUM_THREADS": "1"} if "PYTEST_XDIST_WORKER" in os.environ else {})
+
 import torch
 
 # Before anything imports ultralytics: it would look names up on the network and install packages by itself.

@@ -15,6 +15,7 @@ FLOORS = (
         "errors",
         "extras",
         "resources",
+        "registry",
         "targets",
         "files",
         "copying",

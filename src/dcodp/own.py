@@ -7,16 +7,10 @@ FOLDER/criteria/NAME.py    holds CRITERION, and FOLDER/conf/importance/NAME.yaml
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 from dcodp.errors import InputError
 
-PACKAGES = {
-    "criteria": "dcodp.importance.criteria",
-    "repairs": "dcodp.repairs.methods",
-    "detectors": "dcodp.detectors.families",
-}
 KEY = "paths.own="
 
 
@@ -27,10 +21,12 @@ def use(folder: str | Path | None) -> None:
     place = Path(folder).resolve()
     if not place.is_dir():
         raise InputError(f"paths.own={folder} is no folder; give the one with criteria/NAME.py, repairs/NAME.py, …")
-    for kind, package in PACKAGES.items():
-        paths = importlib.import_module(package).__path__
-        if (place / kind).is_dir() and str(place / kind) not in paths:
-            paths.append(str(place / kind))
+    from dcodp.detectors.families import FAMILIES  # these need torch: only where there is something to find
+    from dcodp.importance.criteria import CRITERIA
+    from dcodp.repairs.methods import REPAIRS
+
+    for kind, registry in {"criteria": CRITERIA, "repairs": REPAIRS, "detectors": FAMILIES}.items():
+        registry.look_in(place / kind)
 
 
 def configuration(words: list[str]) -> Path | None:

@@ -39,7 +39,7 @@ def test_a_name_that_is_not_known():
 
 
 def test_one_of_ones_own(network, graph, batches, monkeypatch):
-    monkeypatch.setattr(criteria, "_REGISTERED", {})
+    monkeypatch.setattr(criteria.CRITERIA, "registered", {})
     register("largest", Criterion((MapScores(per_image=lambda maps: maps.amax((2, 3))),)))
     register("first_weight", Criterion((Weights(),), lambda weight: weight[:, 0]))
     found = dcodp.score(network, graph, ["largest", "first_weight"], batches, aggregate="mean")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dcodp.config import ModelConfig
 from dcodp.detectors.base import Detector
-from dcodp.detectors.families import family_named
+from dcodp.detectors.families import FAMILIES
 
 
 def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[str]]:
@@ -12,4 +12,4 @@ def build(model: ModelConfig, classes: tuple[str, ...]) -> tuple[Detector, list[
 
     Raises InputError for an unknown family and whatever the family refuses.
     """
-    return family_named(model.family).build(model, classes)
+    return FAMILIES.named(model.family)(model, classes)

@@ -48,4 +48,5 @@ def draw(cell: Cell, found: dict[str, Predictions]) -> None:
     images = cell.val_set.images[: cell.config.evaluation.pictures]
     if images:
         drawn = {stage: [Drawn(*predictions[i.id]) for i in images] for stage, predictions in found.items()}
-        draw_pictures(cell.folder.pictures, [i.path for i in images], drawn, cell.val_set.classes)
+        paths, sizes = [i.path for i in images], [(i.width, i.height) for i in images]
+        draw_pictures(cell.folder.pictures, paths, drawn, cell.val_set.classes, sizes=sizes)

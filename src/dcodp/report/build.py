@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from dcodp.data.pixels import UNREADABLE
 from dcodp.errors import InputError
 from dcodp.files import write_atomically
 from dcodp.records import Record, load_records, run_folder
@@ -20,7 +21,6 @@ from dcodp.report.coupling import couplings
 from dcodp.report.formats import RENDERERS
 from dcodp.report.layouts import FigureLayout, Layout, TableLayout, default_figures, load_layouts
 from dcodp.report.page import DrawnFigure, Page, render_page
-from dcodp.report.pictures import read_image
 from dcodp.report.query import measurements
 from dcodp.report.tables import Table, build_table, default_tables
 
@@ -115,7 +115,11 @@ def _pictures(results: Path, records: Sequence[Record]) -> list[tuple[Record, by
 
 
 def _jpeg(path: Path) -> bytes:
-    image = read_image(path)
+    try:
+        with Image.open(path) as stored:
+            image = stored.convert("RGB")
+    except UNREADABLE as error:
+        raise InputError(f"{path} cannot be read as an image ({error}); restore it or leave it out") from None
     image.thumbnail((PICTURE_WIDTH, 100 * PICTURE_WIDTH), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=80)

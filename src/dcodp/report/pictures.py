@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from dcodp.errors import InputError
 from dcodp.files import write_atomically
@@ -21,7 +21,7 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 
 @dataclass(frozen=True)
 class Drawn:
-    """What one net found in one image, in pixels of the image file."""
+    """What one net found in one image, in pixels of the image as `read_image` gives it."""
 
     boxes: np.ndarray  # [n, 4] float, xmin, ymin, xmax, ymax
     scores: np.ndarray  # [n] float, 0 to 1
@@ -39,18 +39,24 @@ def draw_pictures(
     found: Mapping[str, Sequence[Drawn] | None],
     classes: Sequence[str],
     confidence: float = 0.25,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Path:
     """Writes a grid to `path`: one row per image, one column per stage, boxes of at least `confidence`.
 
     `found`: stage → one `Drawn` per image, in the order of the columns; a stage that is None is shown as missing.
+    `sizes`: width and height of every image in its annotation, where the nets were given the image read for that size.
     Raises InputError for an image that cannot be read and for lists of unequal length.
     """
+    from dcodp.data.images import read_image  # it needs torch, which reports do without
+
     for stage, nets in found.items():
         if nets is not None and len(nets) != len(images):
             raise InputError(f"{stage}: give one entry per image ({len(images)}), not {len(nets)}")
     if not images:
         raise InputError("no images to draw; set evaluation.pictures to 1 or more")
-    rows = [_row(i, image, found, classes, confidence) for i, image in enumerate(images)]
+    given = sizes or [None] * len(images)
+    pictures = (Image.fromarray(read_image(image, size)) for image, size in zip(images, given, strict=True))
+    rows = [_row(i, picture, found, classes, confidence) for i, picture in enumerate(pictures)]
     stream = io.BytesIO()
     _stack(rows, list(found)).save(stream, format="PNG", optimize=True)
     write_atomically(path, stream.getvalue())
@@ -58,23 +64,13 @@ def draw_pictures(
 
 
 def _row(
-    i: int, image: Path, found: Mapping[str, Sequence[Drawn] | None], classes: Sequence[str], confidence: float
+    i: int, picture: Image.Image, found: Mapping[str, Sequence[Drawn] | None], classes: Sequence[str], confidence: float
 ) -> list[Image.Image]:
-    picture = read_image(image)
     scale = CELL / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     small = picture.resize(size, Image.Resampling.LANCZOS)
     nets = list(found.values())
     return [_cell(small, scale, None if net is None else net[i], classes, confidence) for net in nets]
-
-
-def read_image(path: Path) -> Image.Image:
-    """RGB, as stored. Raises InputError for a file that is no image."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}); restore it or leave it out") from None
 
 
 def _cell(
