@@ -120,9 +120,9 @@ def prune_card() -> str:
     trained, first, dense = card["trained"], next(iter(card["latency"].values()))["dense"], card["dense"]
     told = [
         f"YOLOv8n, trained by ultralytics for 8 epochs on BCCD (blood cells, {trained['images']} training images) at",
-        f"{card['image_size']} px, then {trained['epochs']} epochs of fine-tuning, which is further training too; one seed;",
-        f"accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']} runs, both nets",
-        f"in turns, {first['threads']} threads, {card['versions']['machine']}, beside other work.",
+        f"{card['image_size']} px, then {trained['epochs']} epochs of fine-tuning, which is further training too; one",
+        f"seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']} runs,",
+        f"both nets in turns, {first['threads']} threads, {card['versions']['machine']}, beside other work.",
     ]
     return "\n".join([table, "", *told])
 

@@ -56,11 +56,11 @@ def data(folder: Path, task: str, count: int = 8, size: int = 64) -> Path:
     for split in ("train", "val"):
         for number in range(count):
             label = number % 2
-            left, top = generator.integers(4, size // 2, 2)
-            right, bottom = left + generator.integers(12, size // 2 - 4), top + generator.integers(12, size // 2 - 4)
-            image = Image.new("RGB", (size, size), (120, 120, 120))
+            left, top = generator.integers(4, size // 3, 2)
+            right, bottom = left + generator.integers(12, size // 2 - 4), top + generator.integers(12, size // 3)
+            image = Image.new("RGB", (size, size * 3 // 4), (120, 120, 120))  # oblong: batches are padded
             ImageDraw.Draw(image).rectangle((left, top, right, bottom), fill=COLOURS[label])
-            box = np.array([left, top, right, bottom]) / size
+            box = np.array([left, top, right, bottom]) / (size, size * 3 // 4, size, size * 3 // 4)
             if task == "classify":
                 place = folder / split / NAMES[label] / f"{number}.png"
             else:

@@ -63,6 +63,7 @@ def _validated(
     arguments = {
         "task": task, "mode": "val", "data": str(images.data), "split": split, "imgsz": size, "batch": batch,
         "plots": False, "verbose": False, "workers": 0, "project": str(folder), "name": "val", "exist_ok": True,
+        "rect": True,  # as YOLO(…).val() does: images are padded to their batch's shape; exported files take squares
         "device": "cpu" if isinstance(network, Path) else _device(network),
     }  # fmt: skip
     validator = kinds[task](args=arguments, save_dir=folder / "val")
