@@ -121,8 +121,8 @@ def prune_card() -> str:
     told = [
         f"YOLOv8n, trained by ultralytics for 8 epochs on BCCD (blood cells, {trained['images']} training images) at",
         f"{card['image_size']} px, then {trained['epochs']} epochs of fine-tuning, which is further training too; one",
-        f"seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']} runs,",
-        f"both nets in turns, {first['threads']} threads, {card['versions']['machine']}, beside other work.",
+        f"seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']}",
+        f"runs, both nets in turns, {first['threads']} threads, {card['versions']['machine']}, beside other work.",
     ]
     return "\n".join([table, "", *told])
 
