@@ -94,7 +94,7 @@ def test_empty_results_are_one_line_on_stderr(command, tmp_path, monkeypatch, ca
         main()
     told = capsys.readouterr()
     assert left.value.code == 2 and told.out == ""
-    assert told.err.count("\n") == 1 and "python run.py" in told.err and "nothing" in told.err
+    assert told.err.count("\n") == 1 and "start with: dcodp run\n" in told.err and "nothing" in told.err
 
 
 def test_unwritable_output_is_one_line(results, monkeypatch, capsys):

@@ -108,7 +108,7 @@ def test_several_experiments_in_one_sweep_are_refused():
 @pytest.mark.parametrize("layout", load_layouts(ROOT / "experiments"), ids=lambda layout: layout.name)
 def test_every_table_and_figure_is_filled_by_the_command_it_names(layout):
     """Whatever cell a file of experiments/ shows, the command that it gives must compute."""
-    computed = [_fields(config) for config in configs(*layout.command.removeprefix("python run.py -m ").split())]
+    computed = [_fields(config) for config in configs(*layout.command.removeprefix("dcodp run -m ").split())]
     rows = layout.rows if isinstance(layout, TableLayout) else {"model": layout.models, "ratio": layout.ratios}
     shown = [{key: value} for key, values in rows.items() for value in values if value != FOUND]
     for fields in ({}, *shown):

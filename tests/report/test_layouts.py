@@ -26,7 +26,7 @@ def test_every_declared_file_is_usable():
         assert any(name.startswith(f"figure{number}_") for name in layouts)
     for layout in layouts.values():
         check_names(layout.claims, layout.name)
-        assert layout.command.startswith("python run.py -m ")
+        assert layout.command.startswith("dcodp run -m ")
 
 
 def test_the_papers_table_1_has_all_classes():

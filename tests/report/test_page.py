@@ -91,7 +91,7 @@ def test_page_shows_values_missing_cells_verdicts_and_provenance(page):
     assert "VOC2007, 448-image subset" in page and "3 records: 2 done, 1 failed" in page
     assert "✗ fails" in page and "· not measured" in page
     assert "done, seed 0, code abc123, torch 2.15.0, Test CPU, data train: beef, val: feed, 2 s" in page
-    assert "not measured yet. Produce it with <code>python run.py -m experiment=table3_coco</code>" in page
+    assert "not measured yet. Produce it with <code>dcodp run -m experiment=table3_coco</code>" in page
     assert page.count("data:image/jpeg") == 1
 
 
@@ -99,7 +99,7 @@ def test_an_experiment_without_records_is_one_line(results, monkeypatch):
     monkeypatch.setattr(build, "_draw_all", lambda folder, layouts, frame: ([], []))
     text = build.render_report(results, results / "out", EXPERIMENTS).page.read_text(encoding="utf-8")
     title = "Table 3. COCO: dense, and fine-tuned after removing 20, 50 and 70 % of the channels"
-    command = "<code>python run.py -m experiment=table3_coco</code>"
+    command = "<code>dcodp run -m experiment=table3_coco</code>"
     assert text.count(title) == 1 and f"<p>{title}: not measured yet. Produce it with {command}.</p>" in text
 
 
@@ -197,7 +197,7 @@ def test_an_old_figure_of_nothing_is_removed(results, monkeypatch):
 
 
 def test_nothing_to_report_is_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"no records in .*; start with: python run\.py"):
+    with pytest.raises(InputError, match="no runs in .*; start with: dcodp run"):
         build.render_report(tmp_path, tmp_path)
     with pytest.raises(InputError, match="is no folder"):
         (tmp_path / "runs" / "x").mkdir(parents=True)

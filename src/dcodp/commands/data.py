@@ -56,7 +56,7 @@ def fetch(
 def check(
     dataset: Annotated[str, typer.Argument(help="A name of conf/dataset: voc2007, coco2017, custom, …")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings as for run.py: dataset.file=data.yaml, dataset.val=test, …")
+        list[str] | None, typer.Argument(help="Settings as for dcodp run: dataset.file=data.yaml, dataset.val=test, …")
     ] = None,
     data: Data = Path("data"),
     config_dir: ConfigDir = None,

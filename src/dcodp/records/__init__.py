@@ -7,7 +7,7 @@ results/records.json                  the records of a study, kept in one file i
 results/sweeps/<name>.json            the cells that a sweep was asked for
 """
 
-from dcodp.records.folder import RunFolder, run_folder
+from dcodp.records.folder import RunFolder, no_runs, run_folder
 from dcodp.records.metrics import append_metrics, read_metrics
 from dcodp.records.provenance import collect_provenance, cpu_name, timed
 from dcodp.records.record import (
@@ -43,6 +43,7 @@ __all__ = [
     "is_alive",
     "is_done",
     "load_records",
+    "no_runs",
     "now",
     "one_line",
     "plain",

@@ -1,9 +1,11 @@
-"""The files of a run by name."""
+"""The files of a run by name, and what is said where there are no runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from dcodp.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,8 @@ class RunFolder:
 
 def run_folder(results: Path, run_id: str) -> RunFolder:
     return RunFolder(Path(results) / "runs" / run_id)
+
+
+def no_runs(results: Path) -> InputError:
+    """Nothing to show yet; `dcodp` is there installed and in a checkout, where `python run.py` is `dcodp run`."""
+    return InputError(f"no runs in {results / 'runs'}; start with: dcodp run")

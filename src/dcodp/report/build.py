@@ -15,7 +15,7 @@ from rich.progress import track
 from dcodp.data.pixels import UNREADABLE
 from dcodp.errors import InputError
 from dcodp.files import write_atomically
-from dcodp.records import Record, load_records, run_folder
+from dcodp.records import Record, load_records, no_runs, run_folder
 from dcodp.report import claims, figures
 from dcodp.report.coupling import couplings
 from dcodp.report.formats import RENDERERS
@@ -25,7 +25,6 @@ from dcodp.report.query import measurements
 from dcodp.report.tables import Table, build_table, default_tables
 
 MAX_PICTURES, PICTURE_WIDTH = 24, 1300  # on the page; the full ones stay in their run folders
-FIRST_RUN = "start with: python run.py"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def render_report(results: Path, out: Path, experiments: Path | None = None) -> 
     """
     records = load_records(results)
     if not records:
-        raise InputError(f"no records in {results / 'runs'}; {FIRST_RUN}")
+        raise no_runs(results)
     layouts = _layouts(experiments)
     frame = measurements(records)
     measured = default_tables(frame)

@@ -9,8 +9,7 @@ from pathlib import Path
 import rich.table
 from rich.text import Text
 
-from dcodp.errors import InputError
-from dcodp.records import Record, load_records, read_running, read_sweeps, run_folder
+from dcodp.records import Record, load_records, no_runs, read_running, read_sweeps, run_folder
 from dcodp.report.methods import budget_name, identity
 from dcodp.report.terminal import console
 
@@ -43,7 +42,7 @@ def cells(results: Path) -> list[CellStatus]:
     ]
     listed += [CellStatus("failed", "", f"sweep {sweep.name}", sweep.error) for sweep in sweeps if sweep.error]
     if not listed:
-        raise InputError(f"no runs in {results / 'runs'}; start with: python run.py")
+        raise no_runs(results)
     return listed
 
 
