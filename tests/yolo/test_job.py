@@ -13,7 +13,8 @@ from dcodp.detectors.ultralytics.opening import open_checkpoint
 from dcodp.errors import InputError
 from dcodp.pruning import PrunePlan
 from dcodp.yolo import job as jobs
-from dcodp.yolo.job import Job, composed, run
+from dcodp.yolo.asking import Job, composed
+from dcodp.yolo.job import run
 from dcodp.yolo.tuning import usual_epochs
 
 QUICK = ["importance.images=8", "allocation.sensitivity=0"]
@@ -90,6 +91,14 @@ def test_what_is_there_is_not_done_again(whole, method, monkeypatch):
     job, card = whole
     monkeypatch.setattr(jobs, "_pruned", None)
     assert run(job, method) == card
+
+
+def test_a_format_can_be_added(whole, method, monkeypatch):
+    job, card = whole
+    monkeypatch.setattr(jobs, "_trained", lambda *args: open_checkpoint(job.out / "small.safetensors").network)
+    added = run(replace(job, export=("onnx", "torchscript")), method)
+    assert set(added["exports"]) == {"onnx", "torchscript"}
+    assert added["pruned"]["map50"] == card["pruned"]["map50"]
 
 
 def test_other_wishes_do_not_mix(whole, method):

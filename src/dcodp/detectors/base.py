@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +85,17 @@ class Detector(ABC):
         """How far the outputs `mine` are from `theirs`, a scalar; 0 where they are the same."""
         shares = [(a - b).square().sum() / b.square().sum().clamp(min=1e-12) for a, b in zip(mine, theirs, strict=True)]
         return torch.stack(shares).sum()
+
+    def losses_on(self, images: Tensor) -> Callable[[nn.Module], float]:
+        """Another network in this one's place → how far its outputs for `images` are from those of this one."""
+        with torch.no_grad():
+            wanted = self.compared(images)
+
+        @torch.no_grad()
+        def lost(network: nn.Module) -> float:
+            return float(self.distance(self.with_network(network.eval()).compared(images), wanted))
+
+        return lost
 
     @abstractmethod
     def training_outputs(self, batch: Batch) -> Any:

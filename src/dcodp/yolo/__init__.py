@@ -11,12 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dcodp.yolo.job import Job, prune_checkpoint
+    from dcodp.yolo.asking import Job
+    from dcodp.yolo.job import prune_checkpoint
     from dcodp.yolo.trainers import PrunedTrainer
 
 __all__ = ["Job", "PrunedTrainer", "prune_checkpoint"]
 
-_PLACES = {"PrunedTrainer": "trainers", "prune_checkpoint": "job", "Job": "job"}
+_PLACES = {"PrunedTrainer": "trainers", "prune_checkpoint": "job", "Job": "asking"}
 
 
 def __getattr__(name: str) -> Any:

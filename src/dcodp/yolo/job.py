@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ from dcodp.detectors.ultralytics.adapter import UltralyticsNet
 from dcodp.detectors.ultralytics.opening import Opened, open_checkpoint
 from dcodp.detectors.ultralytics.writing import mark, write_pt, write_safetensors
 from dcodp.errors import InputError
-from dcodp.export.formats import require_known
-from dcodp.files import file_digest, read_json, write_atomically
+from dcodp.files import read_json, write_atomically
 from dcodp.graph import CouplingGraph
 from dcodp.pruning import PrunePlan
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.report import card
 from dcodp.targets import parse_target
 from dcodp.yolo import exporting, measuring, pictures
+from dcodp.yolo.asking import WORK, Job, claim, composed, is_same, wishes
 from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml
 from dcodp.yolo.shrinking import Shrinking, Shrunk
 from dcodp.yolo.tuning import Tuning, tuned, usual_epochs
@@ -32,56 +31,6 @@ from dcodp.yolo.tuning import Tuning, tuned, usual_epochs
 log = logging.getLogger(__name__)
 PICTURES = 6  # images that are drawn
 LOOKED_AT = 4  # images on which an exported file is held against the net
-WORK = "work"  # the folder of what is needed to go on after an interruption
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share that stays); None: `ratio`
-    of the channels goes. "latency:0.5" is the share of the time that one image takes in `runtime` on `threads` CPU
-    threads; what layers cost there is read from `table`, else measured once and kept. `round_to`: kept channels are a
-    multiple of it; None: 8 for a latency, else 1.
-
-    `data`: a data.yaml (to classify: a folder of class folders) with labels; `images`: a folder without, for repair
-    alone (`epochs=0`). None: `epochs` by the number of images, `image_size` as the checkpoint was trained.
-    """
-
-    source: Path
-    out: Path
-    data: Path | None = None
-    images: Path | None = None
-    target: str | None = "flops:0.5"
-    ratio: float = 0.5
-    epochs: int | None = None
-    image_size: int | None = None
-    split: str = "val"
-    round_to: int | None = None
-    export: tuple[str, ...] = ()
-    runtime: str = "onnxruntime"
-    threads: int | None = None
-    table: Path | None = None
-    batch: int = 16
-    lr: float = 1e-3
-    seed: int = 0
-    device: str = "auto"
-    imports: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if (self.data is None) == (self.images is None):
-            raise InputError("give either --data data.yaml, or --images FOLDER with --epochs 0 (repair without labels)")
-        if self.images is not None and self.epochs:
-            raise InputError(f"--epochs {self.epochs} needs labels; give --data data.yaml, or --epochs 0 with --images")
-        if self.target is not None:
-            parse_target(self.target)
-        if self.export:
-            require_known(self.export)
-        for name, value, least in (
-            ("--epochs", self.epochs, 0),
-            ("--batch", self.batch, 1),
-            ("--imgsz", self.image_size, 32),
-        ):
-            if value is not None and value < least:
-                raise InputError(f"{name} {value} is out of range; use {least} or more")
 
 
 def prune_checkpoint(
@@ -97,26 +46,18 @@ def prune_checkpoint(
     return run(job, composed(method))
 
 
-def composed(method: str, overrides: Sequence[str] = ()) -> Config:
-    """The parts of conf/method/NAME.yaml."""
-    from dcodp.compose import cells, register
-    from dcodp.resources import folder
-
-    register()
-    ((_, config),) = cells(folder("conf"), [f"method={method}", *overrides])
-    return config
-
-
 def run(job: Job, method: Config) -> dict[str, Any]:
     """All parts in order; returns the card."""
     job.out.mkdir(parents=True, exist_ok=True)
     work = job.out / WORK
     opened = open_checkpoint(job.source, job.imports)
-    asked = _asked(job, method)
-    if (job.out / "card.json").exists() and _same(job.out, asked):
-        log.info("%s is there already", job.out / "card.json")
-        return read_json(job.out / "card.json")
-    _claim(job, work, asked)
+    asked = wishes(job, method)
+    if (job.out / "card.json").exists() and is_same(job.out, asked):
+        found = read_json(job.out / "card.json")
+        if set(job.export) <= found["exports"].keys():
+            log.info("%s is there already", job.out / "card.json")
+            return found
+    claim(job, work, asked)
     images = _images(job, opened, work)
     size = job.image_size or opened.image_size or 640
     detector = _detector(job, opened)
@@ -142,30 +83,6 @@ def _draw(job: Job, images: Images, size: int, trained: bool) -> None:
         for stage, path in {"dense": job.source, **small}.items()
     }
     pictures.draw(job.out / "pictures.png", shown, nets, size)
-
-
-def _asked(job: Job, method: Config) -> dict[str, Any]:
-    """What decides the result; files by their content."""
-    asked = {k: v for k, v in asdict(job).items() if k not in ("out", "device", "source")}
-    parts = {name: asdict(getattr(method, name)) for name in ("importance", "allocation", "repair")}
-    asked |= {"source": file_digest(job.source), "method": method.method, "parts": parts}
-    asked |= {"distill": method.finetune.distill, "labels": method.finetune.labels}
-    return json.loads(json.dumps(asked, default=str))
-
-
-def _same(out: Path, asked: dict[str, Any]) -> bool:
-    path = out / WORK / "asked.json"
-    return path.exists() and read_json(path) == asked
-
-
-def _claim(job: Job, work: Path, asked: dict[str, Any]) -> None:
-    """What an earlier run with other wishes has left is refused, not mixed in."""
-    if (work / "asked.json").exists() and not _same(job.out, asked):
-        before = read_json(work / "asked.json")
-        other = ", ".join(f"{k}={before.get(k)}" for k in asked if before.get(k) != asked[k])
-        raise InputError(f"{job.out} holds a run with {other}; choose another --out, or delete the folder")
-    work.mkdir(parents=True, exist_ok=True)
-    write_atomically(work / "asked.json", json.dumps(asked))
 
 
 def _images(job: Job, opened: Opened, work: Path) -> Images:

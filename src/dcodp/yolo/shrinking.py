@@ -109,13 +109,7 @@ class Shrinking:
 
     def _sensitivity(self, count: int) -> Any:
         """What the outputs lose on the last images when single groups are pruned and repaired by themselves."""
-        images, detector = torch.cat(list(self.batches[-2:]))[-count:], self.detector
-        with torch.no_grad():
-            wanted = detector.compared(images)
-
-        @torch.no_grad()
-        def lost(network: nn.Module) -> float:
-            return float(detector.distance(detector.with_network(network.eval()).compared(images), wanted))
-
+        images = torch.cat(list(self.batches[-2:]))[-count:]
+        lost = self.detector.losses_on(images)
         single: Repair = self.repair if self.repair.single is None else repair_named(self.repair.single)
         return sensitivity(self.evidence, self.scores, single, lambda: self.batches[:1], self._forward, lost)
