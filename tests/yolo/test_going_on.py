@@ -83,7 +83,7 @@ def test_a_description_of_ones_own(tmp_path):
     assert (asked.model.name, asked.model.family) == ("mine", "ultralytics")
     detector, _ = build(asked.model, ("red", "blue"))
     assert detector.network.model[-1].nc == 2
-    with pytest.raises(InputError, match="no description that ultralytics knows|does not exist"):
+    with pytest.raises(InputError, match=r"no description that ultralytics knows|does not exist"):
         build(ModelConfig(family="ultralytics", variant="yolo99n"), ("red",))
 
 
