@@ -197,7 +197,7 @@ def test_an_old_figure_of_nothing_is_removed(results, monkeypatch):
 
 
 def test_nothing_to_report_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="no runs in .*; start with: dcodp run"):
+    with pytest.raises(InputError, match=r"no runs in .*; start with: dcodp run"):
         build.render_report(tmp_path, tmp_path)
     with pytest.raises(InputError, match="is no folder"):
         (tmp_path / "runs" / "x").mkdir(parents=True)
