@@ -14,7 +14,6 @@ architectures.json, .csv and .md. Exit status 1 if anything does not hold.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import hashlib
 import importlib.metadata
@@ -30,12 +29,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from documents.architectures import HEADER, at, cells, csv_text, document, summary
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from zoo import ARCHITECTURES, RATIOS, VISIBLE, check
 
 from dcodp import graph, pruning, testing
+from dcodp.files import write_atomically
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 
 PEER_SECONDS, PEER_GIB = 60, 8
@@ -98,12 +99,9 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def store(path: Path, rows: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     ordered = {name: rows[name] for name in ARCHITECTURES if name in rows}
-    tree = {"provenance": provenance(), "architectures": ordered}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(finite(tree), indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    tree = finite({"provenance": provenance(), "architectures": ordered})
+    write_atomically(path, json.dumps(tree, indent=1, allow_nan=False) + "\n")
 
 
 def provenance() -> dict[str, Any]:
@@ -118,6 +116,8 @@ def provenance() -> dict[str, Any]:
         "libraries": versions,
         "code": code_version(),
         "peer_limits": f"{PEER_SECONDS} s, {PEER_GIB} GiB",
+        "allowed_error": EXACT,
+        "needed_effect": VISIBLE,
     }
 
 
@@ -131,15 +131,6 @@ def finite(tree: Any) -> Any:
 
 
 # --- what they say ---
-
-
-def number(value: Any) -> float:
-    return math.inf if isinstance(value, str) else float(value)
-
-
-def at(row: dict[str, Any], key: str) -> list[float]:
-    """One value per ratio."""
-    return [number(row["ours"]["ratios"][str(ratio)][key]) for ratio in RATIOS]
 
 
 def shortcomings(name: str, row: dict[str, Any]) -> list[str]:
@@ -159,77 +150,17 @@ def shortcomings(name: str, row: dict[str, Any]) -> list[str]:
     return problems
 
 
-HEADER = ("architecture", "px", "M parameters", "trace s", "groups", "channels", "removed at 0.3", "removed at 0.5",
-          "error", "swapped", "frozen layers", "torch-pruning")  # fmt: skip
+def write(out: Path, tree: dict[str, Any]) -> None:
+    write_atomically(out / "architectures.csv", csv_text(tree))
+    write_atomically(out / "architectures.md", document(tree))
 
 
-def cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
-    found, other = row["ours"], row["peer"]
-    told = other["problem"] or f"{other['removed']:.1%} removed in {other['seconds']:.1f} s"
-    if found["failure"]:
-        return (name, str(row["size"]), *["–"] * 9, told)
-    return (
-        name,
-        str(row["size"]),
-        f"{found['parameters'] / 1e6:.1f}",
-        f"{found['trace_seconds']:.2f}",
-        str(found["groups"]),
-        str(found["channels"]),
-        *(f"{share:.1%}" for share in at(row, "parameters_removed")),
-        f"{max(at(row, 'error')):.0e}",
-        "other shapes" if math.isinf(min(at(row, "swapped"))) else f"{min(at(row, 'swapped')):.0e}",
-        str(len(found["frozen"])),
-        told,
-    )
-
-
-def summary(rows: dict[str, Any]) -> list[str]:
-    good = [row for row in rows.values() if not row["ours"]["failure"]]
-    detectors = [row for name, row in rows.items() if ARCHITECTURES[name].convolutional_detector and row in good]
-    peer_good = [row for row in rows.values() if row["peer"]["problem"] is None]
-    failures = len(rows) - len(good)
-    lines = [
-        f"{len(rows)} architectures; ours: {failures} failures; torch-pruning: {len(peer_good)} pruned and running"
-    ]
-    if good:
-        worst, least = max(max(at(r, "error")) for r in good), min(min(at(r, "swapped")) for r in good)
-        lines.append(f"largest error {worst:.1e} (allowed: {EXACT:.0e})")
-        lines.append(f"smallest effect of a swapped pair {least:.1e} (needed: {VISIBLE:.0e})")
-    if detectors:
-        least = min(at(r, "parameters_removed")[-1] for r in detectors)
-        lines.append(f"convolutional detectors: at least {least:.1%} of the parameters removed at {RATIOS[-1]}")
-    return lines
-
-
-def write(out: Path, rows: dict[str, Any]) -> None:
-    table = [cells(name, row) for name, row in rows.items()]
-    with (out / "architectures.csv").open("w", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([HEADER, *table])
-    what = json.loads((out / "architectures.json").read_text())["provenance"]
-    versions = ", ".join(f"{k} {v}" for k, v in what["libraries"].items() if k.startswith(("torch", "ultra")))
-    lines = ["# Architectures: pruned exactly, side by side with torch-pruning", ""]
-    lines += [f"- {line}" for line in summary(rows)]
-    lines += [
-        "",
-        f"`python benchmarks/architectures.py`, {what['threads']} thread of {what['hardware']}, {versions}. Ours: "
-        "float64; “error” is the largest difference between the pruned net and the dense net whose removed channels "
-        "are zero, relative to the largest output; “swapped” is what exchanging two input channels of one layer would "
-        "change. torch-pruning: ratio 0.5 with the settings of its own examples, which leave the heads of detectors "
-        f"alone, limits {what['peer_limits']} for each net. The reasons for frozen layers are in architectures.json.",
-        "",
-        "| " + " | ".join(HEADER) + " |",
-        "|" + "---|" * len(HEADER),
-        *("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in table),
-    ]
-    (out / "architectures.md").write_text("\n".join(lines) + "\n")
-
-
-def show(console: Console, rows: dict[str, Any]) -> None:
+def show(console: Console, tree: dict[str, Any]) -> None:
     table = Table(*HEADER, title="Pruned exactly?")
-    for name, row in rows.items():
+    for name, row in tree["architectures"].items():
         table.add_row(*map(escape, cells(name, row)))
     console.print(table)
-    for line in summary(rows):
+    for line in summary(tree):
         console.print(line, highlight=False)
 
 
@@ -259,6 +190,7 @@ def main() -> None:
         skipped = {"seconds": None, "removed": None, "problem": "not asked"}
         rows[name] = {
             "size": size,
+            "convolutional_detector": ARCHITECTURES[name].convolutional_detector,
             "code": digest,
             "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": " ".join(["python", "benchmarks/architectures.py", *sys.argv[1:]]),
@@ -266,9 +198,10 @@ def main() -> None:
             "peer": skipped if chosen.no_peer else peer(name, size),
         }
         store(path, rows)
-    rows = {name: rows[name] for name in ARCHITECTURES if name in rows}
-    show(console, rows)
-    write(chosen.out, rows)
+    tree = json.loads(path.read_text())
+    rows = tree["architectures"]
+    show(console, tree)
+    write(chosen.out, tree)
     problems = [p for name in chosen.only for p in shortcomings(name, rows[name])]
     for problem in problems:
         console.print(problem, style="red", highlight=False)

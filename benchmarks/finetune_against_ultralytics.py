@@ -19,22 +19,20 @@ import dataclasses
 import datetime
 import json
 import os
-import shutil
 import statistics as stats
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import peer_ultralytics
 import torch
-from matplotlib import font_manager
+from clock import Clock
+from documents.finetune_against_ultralytics import ALL, BRANCH, PARTS, Row, document, key_of
 
-from dcodp import _ultralytics
 from dcodp.compose import cells, register
 from dcodp.config import Config, semantic
 from dcodp.data.splits import fingerprint, load
@@ -51,39 +49,9 @@ from dcodp.records.provenance import code_version, cpu_name, library_versions
 CONF = Path(__file__).resolve().parents[1] / "conf"
 NAME = "finetune_against_ultralytics"
 TRAINERS = ("ultralytics", "ours")
-BRANCH, ALL = "class branch", "all of them"
-PARTS = {  # what is taken back in the ladder → the paper's settings of it
-    "learning rate": ["train.lr=1e-3", "train.fresh_lr=1"],
-    "warm-up": ["train.warmup_epochs=3"],
-    "averaged weights": ["train.ema_decay=0.9999", "train.ema_ramp=2000"],
-    BRANCH: [],
-}
-PARTS[ALL] = [override for overrides in PARTS.values() for override in overrides]
 
 
 # --- one training ---
-
-
-@dataclass
-class Clock:
-    """Seconds of each epoch's updates, without validation: of the wall, and of all threads together.
-
-    `threads` is how many there were in the last epoch.
-    """
-
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    started: tuple[float, float] = (0.0, 0.0)
-    threads: int = 0
-
-    def start(self, *_: Any) -> None:
-        self.started = time.perf_counter(), time.process_time()
-
-    def stop(self, *_: Any) -> None:
-        self.wall.append(time.perf_counter() - self.started[0])
-        self.cpu.append(time.process_time() - self.started[1])
-        self.threads = torch.get_num_threads()
-
 
 Trained = tuple[Detector, Clock]
 
@@ -129,57 +97,12 @@ def with_fresh_class_branch(detector: Detector, config: Config) -> Detector:
 
 def theirs(config: Config, train_set: DetectionSet, val_set: DetectionSet, folder: Path) -> Trained:
     """As `ours`, by ultralytics' trainer; its best.pt is read by our checkpoint reader."""
-    place_font(folder.parent)
-    _ultralytics.prepare()
-    from ultralytics import YOLO
-
-    shutil.rmtree(folder, ignore_errors=True)
-    data = export({"train": train_set, "val": val_set}, folder / "data")
-    clock, threads = Clock(), torch.get_num_threads()
-    model = YOLO(str(config.model.weights))
-    model.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))  # it leaves one core aside
-    model.add_callback("on_train_epoch_start", clock.start)
-    model.add_callback("on_train_epoch_end", clock.stop)
-    model.train(
-        data=str(data), epochs=config.train.epochs, imgsz=config.image_size, batch=config.train.batch, seed=config.seed,
-        device="cpu", cache="ram", plots=False, project=str(folder), name="training", exist_ok=True,
+    best, clock = peer_ultralytics.train(
+        str(config.model.weights), {"train": train_set, "val": val_set}, folder, epochs=config.train.epochs,
+        imgsz=config.image_size, batch=config.train.batch, seed=config.seed,
     )  # fmt: skip
-    config.model.weights = str(folder / "training" / "weights" / "best.pt")
-    return build(config.model, train_set.classes)[0], clock
-
-
-def place_font(folder: Path) -> None:
-    """Ultralytics would fetch a font that it draws nothing with here."""
-    os.environ["YOLO_CONFIG_DIR"] = str(folder / "settings")
-    font = folder / "settings" / "Ultralytics" / "Arial.ttf"
-    font.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(font_manager.findfont("DejaVu Sans"), font)
-
-
-def export(sets: dict[str, DetectionSet], folder: Path) -> Path:
-    """The sets in ultralytics' layout, images as links; returns the data.yaml."""
-    for split, images in sets.items():
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-        for image in images.images:
-            (folder / "images" / split / image.path.name).symlink_to(image.path.resolve())
-            label = (folder / "labels" / split / image.path.name).with_suffix(".txt")
-            label.write_text("".join(lines_of(image)))
-    names = dict(enumerate(sets["train"].classes))
-    described = {"path": str(folder.resolve()), "train": "images/train", "val": "images/val", "names": names}
-    (folder / "data.yaml").write_text(json.dumps(described))
-    return folder / "data.yaml"
-
-
-def lines_of(image: Any) -> list[str]:
-    """ "class cx cy w h" in fractions of the image; crowds are left out, as our training leaves them out."""
-    size = torch.tensor([image.width, image.height] * 2)
-    boxes = torch.from_numpy(image.boxes).reshape(-1, 4).double() / size
-    boxes = boxes.clamp(0, 1)[~torch.from_numpy(image.crowd)]
-    labels = image.labels[~image.crowd]
-    centre, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    rows = torch.cat([centre, sides], 1).tolist()
-    return [f"{label} {' '.join(f'{v:.6f}' for v in row)}\n" for label, row in zip(labels, rows, strict=True)]
+    model = dataclasses.replace(config.model, weights=str(best))
+    return build(model, train_set.classes)[0], clock
 
 
 # --- one cell ---
@@ -278,109 +201,15 @@ def measure(chosen: argparse.Namespace, training: Training) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
 
 
-CELL = ("model", "dataset", "train_images", "image_size", "batch", "epochs")  # what the two trainers share
-Row = dict[str, Any]
-
-
-def key_of(row: Row, keys: tuple[str, ...] = (*CELL, "seed", "trainer", "taken_back")) -> tuple:
-    return tuple("" if row[key] is None else row[key] for key in keys)
-
-
-def by_cell(rows: list[Row]) -> list[list[Row]]:
-    return [[row for row in rows if key_of(row, CELL) == cell] for cell in dict.fromkeys(key_of(r, CELL) for r in rows)]
-
-
-def paired(rows: list[Row], first: tuple[str, str], second: tuple[str, str]) -> list[tuple[Row, Row]]:
-    """The rows of one cell by seed, where both (trainer, taken back) are there."""
-    by = {(*key_of(row, ("trainer", "taken_back")), row["seed"]): row for row in rows}
-    seeds = sorted({row["seed"] for row in rows})
-    return [(by[*first, s], by[*second, s]) for s in seeds if (*first, s) in by and (*second, s) in by]
-
-
-def compared(pairs: list[tuple[Row, Row]]) -> list[str]:
-    """mAP50-95 of the first, of the second, and their difference, seed by seed."""
-    values = [[row["map50_95"] for row in pair] for pair in pairs]
-    first, second = zip(*values, strict=True)
-    return [spread(first), spread(second), spread([b - a for a, b in values], "+.3f")]
-
-
-def spread(values: Sequence[float], form: str = ".3f") -> str:
-    """ "0.558 ± 0.004" (standard deviation over seeds), or the number alone where there is one seed."""
-    return format(stats.mean(values), form) + (f" ± {stats.stdev(values):.3f}" if len(values) > 1 else "")
-
-
-def speeds(pairs: list[tuple[Row, Row]]) -> list[str]:
-    kinds = ("images_per_second", "images_per_cpu_second")
-    found = [[float(pair[k].get(kind) or 0.0) for pair in pairs] for kind in kinds for k in (0, 1)]
-    return [f"{stats.mean(values):.1f}" if all(values) else "–" for values in found]
-
-
-def described(pairs: list[tuple[Row, Row]]) -> list[str]:
-    """The columns that say which cell this is."""
-    row = pairs[0][0]
-    shown = [
-        f"{row['dataset']} ({row['train_images']}/{row['images']})",
-        row["image_size"],
-        row["batch"],
-        row["epochs"],
-    ]
-    return [*map(str, shown), str(len(pairs))]
-
-
-def table(rows: list[Row]) -> str:
-    heads = ["data", "px", "batch", "epochs", "seeds", "ultralytics: mAP50-95", "ours", "difference"]
-    heads += ["images/s", "ours", "images/CPU s", "ours"]
-    found = [paired(cell, ("ultralytics", ""), ("ours", "")) for cell in by_cell(rows)]
-    return markdown(heads, [[*described(pairs), *compared(pairs), *speeds(pairs)] for pairs in found if pairs])
-
-
-def ladder(rows: list[Row]) -> str:
-    """What each part brings: ours whole, and with the part taken back to the paper's."""
-    heads = ["data", "px", "batch", "epochs", "seeds", "whole: mAP50-95", "without", "difference", "taken back"]
-    found = [(part, paired(cell, ("ours", ""), ("ours", part))) for cell in by_cell(rows) for part in PARTS]
-    return markdown(heads, [[*described(pairs), *compared(pairs), part] for part, pairs in found if pairs])
-
-
-def markdown(heads: list[str], lines: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---", *["---:"] * (len(heads) - 1)], *lines])
-
-
-def told(parts: dict[str, list[str]]) -> str:
-    """What is taken back of each part, a line for each."""
-    alone = {part: overrides for part, overrides in parts.items() if part not in (BRANCH, ALL)}
-    return "\n".join(f"- {part}: `{' '.join(overrides)}`" for part, overrides in alone.items())
-
-
-def write(out: Path, rows: list[dict[str, Any]]) -> str:
+def write(out: Path, rows: list[Row]) -> str:
     """Both files; results of other cells that are there already stay."""
     path = out / f"{NAME}.json"
     kept = json.loads(path.read_text())["rows"] if path.exists() else []
     merged = {key_of(row): row for row in [*kept, *rows]}
-    rows = [merged[key] for key in sorted(merged)]
-    hardware = ", ".join(sorted({f"{row['hardware']}, {row['threads']} threads" for row in rows}))
-    document = f"""# Training from trained weights: `schedule=finetune` against ultralytics' own trainer
-
-{hardware}. `python benchmarks/{NAME}.py model.weights=… dataset=… image_size=… --epochs … --seeds …`
-
-{table(rows)}
-
-- mAP50-95 of the validation images, both nets by this project's evaluator, after the epoch that each trainer calls the
-  best. Mean over seeds ± standard deviation; the difference is ours minus ultralytics', seed by seed.
-- data (training/validation images). Same weights, images, boxes, epochs, image size, batch and threads.
-- images/s of the updates alone, without validation; median epoch, mean over seeds. By the wall this depends on what
-  else ran on the machine; by the CPU time of all threads it hardly does.
-
-## What each part brings
-
-{ladder(rows)}
-
-- `schedule=finetune` with one part at a time taken back to the paper's settings.
-{told(PARTS)}
-- class branch: as wide as the stock net's for so many classes, and initialised anew.
-"""
-    write_atomically(path, json.dumps({"rows": rows}, indent=1) + "\n")
-    write_atomically(out / f"{NAME}.md", document)
-    return document
+    measured = {"rows": [merged[key] for key in sorted(merged)]}
+    write_atomically(path, json.dumps(measured, indent=1) + "\n")
+    write_atomically(out / f"{NAME}.md", document(measured))
+    return document(measured)
 
 
 def main() -> None:

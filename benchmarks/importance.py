@@ -25,7 +25,6 @@ import datetime
 import gc
 import hashlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from documents.importance_cost import document, lines_of
 from torch import Tensor
 
 from dcodp import importance as scoring
@@ -49,7 +49,7 @@ from dcodp.data.splits import load
 from dcodp.data.types import Batch
 from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.registry import build
-from dcodp.files import file_digest
+from dcodp.files import file_digest, write_atomically
 from dcodp.graph import CouplingGraph
 from dcodp.importance import evidence_for, group_scores, names
 from dcodp.records.provenance import code_version, cpu_name, library_versions
@@ -61,11 +61,6 @@ STRETCH = 0.2  # seconds for which decompositions of one size are computed
 COPIED = 64 * 2**20  # bytes copied at a time when measuring; the whole batch is so many times more
 Shape = tuple[int, int, int]  # channels, height, width of a map
 Row = dict[str, Any]
-ABOUT = """Generated images. The fastest run counts, from the first image to the last score. Memory is the process's
-peak (on a GPU: what was allocated). The second table puts DCODP beside CHIP's published way, on random
-maps of the same sizes as the convolutions': its definition takes C + 1 singular value decompositions of every C × hw
-map; its code also copies the batch of 128 images for every channel of every image, and runs the images through the net
-once for every layer."""
 
 # --- the nets and their images ---
 
@@ -258,52 +253,6 @@ def measure(name: str, chosen: argparse.Namespace, batches: list[Batch]) -> Row:
     return row
 
 
-HEADER = ("criterion", "s", "of them after the images", "× forward", "peak MiB")
-
-
-def lines_of(name: str, row: Row) -> list[str]:
-    """One model in Markdown."""
-    plain, images, cells = row["forward"], row["images"], []
-    for criterion, run in {"forward passes alone": plain, **row["criteria"]}.items():
-        memory = "unknown" if run["mebibytes"] is None else f"{run['mebibytes']:.0f}"
-        after = "" if run is plain else f"{run['after_images']:.2f}"
-        cells.append((criterion, f"{run['seconds']:.2f}", after, f"{run['seconds'] / plain['seconds']:.2f}", memory))
-    weights = f"weights {row['weights']}" if row["weights"] else "untrained"
-    lines = [
-        f"## {name}",
-        "",
-        f"{images} images of {row['size']} px, {row['batch']} in a batch, {row['groups']} coupling groups, {weights}; "
-        f"{row['hardware']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}. `{row['command']}`",
-        "",
-    ]
-    lines += [f"| {' | '.join(line)} |" for line in (HEADER, ["---", *["---:"] * 4], *cells)]
-    return [*lines, "", *comparison(row)] if "dcodp" in row["criteria"] else lines
-
-
-def comparison(row: Row) -> list[str]:
-    """DCODP's scoring beside CHIP's published way, seconds per image, like with like."""
-    theirs, images = row["published"], row["images"]
-    forward, own = row["forward"]["seconds"] / images, row["criteria"]["dcodp"]["seconds"] / images
-    bare, run = theirs["decompositions"], theirs["decompositions"] + theirs["copies"]
-    scored = max(own - forward, 1e-9)
-    cells = [
-        ("scoring alone; published: its decompositions alone", bare, scored),
-        ("the same, with one forward pass each", bare + forward, own),
-        ("scoring alone; published: with the copies its code makes", run, scored),
-        ("all that its code does: a forward pass per layer as well", run + theirs["layers"] * forward, own),
-    ]
-    check = theirs["check"]
-    return [
-        "| seconds per image | CHIP as published | dcodp | ratio |",
-        "| --- | ---: | ---: | ---: |",
-        *(f"| {what} | {a:.2f} | {b:.3f} | {a / b:.0f} |" for what, a, b in cells),
-        "",
-        f"CHIP's figures are extrapolated from measured parts ({theirs['layers']} layers). A layer of "
-        f"{'×'.join(map(str, check['shape']))} computed in full took {check['found']:.3f} s, foreseen were "
-        f"{check['foreseen']:.3f} s.",
-    ]
-
-
 # --- the results as they come ---
 
 
@@ -337,13 +286,8 @@ def provenance(chosen: argparse.Namespace) -> Row:
 
 def store(out: Path, rows: dict[str, Row]) -> None:
     """Both files, each replaced at once."""
-    tables = "\n\n".join("\n".join(lines_of(name, row)) for name, row in rows.items())
-    texts = {"json": json.dumps(rows, indent=1) + "\n", "md": f"# What scoring costs\n\n{ABOUT}\n\n{tables}\n"}
-    out.mkdir(parents=True, exist_ok=True)
-    for ending, text in texts.items():
-        path = out / f"importance_cost.{ending}"
-        path.with_suffix(".tmp").write_text(text)
-        os.replace(path.with_suffix(".tmp"), path)
+    write_atomically(out / "importance_cost.json", json.dumps(rows, indent=1) + "\n")
+    write_atomically(out / "importance_cost.md", document(rows))
 
 
 def main() -> None:

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from documents.tracing_speed import LIMITS, document
 from torch import nn
 
 import dcodp
 from dcodp import _ultralytics
+from dcodp.files import write_atomically
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 
-LIMITS = {"yolov8n": 1.0, "fasterrcnn_resnet50_fpn": 3.0, "rtdetr-l": 6.0}  # seconds on one CPU thread
 SIZE, MEMORY_LIMIT_MB = 640, 1024
-HEADER = ("net", "forward s", "trace s", "limit s", "memory MB")
 
 
 def build(name: str) -> tuple[nn.Module, tuple[Any, ...], Any]:
@@ -85,17 +85,11 @@ def main() -> None:
 
 
 def write(out: Path, rows: dict[str, dict[str, float]], threads: int) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    what = {"hardware": cpu_name(), "threads": threads, "libraries": library_versions(), "code": code_version(),
-            "command": " ".join(["python", "benchmarks/tracing_speed.py", *sys.argv[1:]])}  # fmt: skip
-    (out / "tracing_speed.json").write_text(json.dumps({"provenance": what, "nets": rows}, indent=1) + "\n")
-    lines = ["# Tracing and grouping at 640 px", ""]
-    lines += [f"`{what['command']}`, {threads} thread of {cpu_name()}, torch {torch.__version__}, float32.", ""]
-    lines += ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    for name, row in rows.items():
-        cells = (name, *(f"{row[k]:.2f}" for k in ("forward_seconds", "trace_seconds")))
-        lines.append("| " + " | ".join([*cells, f"{LIMITS[name]:.0f}", f"{row['memory_mb']:.0f}"]) + " |")
-    (out / "tracing_speed.md").write_text("\n".join(lines) + "\n")
+    command = " ".join(["python", "benchmarks/tracing_speed.py", *sys.argv[1:]])
+    what = {"hardware": cpu_name(), "threads": threads, "libraries": library_versions(), "code": code_version()}
+    measured = {"provenance": {**what, "command": command}, "nets": rows}
+    write_atomically(out / "tracing_speed.json", json.dumps(measured, indent=1) + "\n")
+    write_atomically(out / "tracing_speed.md", document(measured))
 
 
 if __name__ == "__main__":

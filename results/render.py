@@ -1,13 +1,15 @@
 """Whatever is rendered from the records and measurements under results/ and committed: `make results`.
 
-    python results/render.py              writes it: results/STUDY/tables and figures, the tables in the README files
+    python results/render.py              writes it: results/STUDY/tables and figures, the tables in the README files,
+                                          what benchmarks/documents says of results/BENCHMARK.json
     python results/render.py --check      names what is stale (figures aside); exit status 1 if anything is
 
 Nothing is computed, and a second time nothing changes. In a README file a table stands between <!-- its name --> and
-<!-- end -->. What a benchmark writes beside its JSON (results/*.md) is made by the benchmark.
+<!-- end -->.
 """
 
 import json
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -78,6 +80,7 @@ def documents() -> dict[Path, str]:
         "calibration": calibration(),
     }
     found[ROOT / "README.md"] = filled((ROOT / "README.md").read_text(encoding="utf-8"), blocks)
+    found |= benchmark_documents()
     own = RESULTS / "README.md"
     found[own] = filled(own.read_text(encoding="utf-8"), {"studies": markdown_rows(studies(), right=range(1, 2))})
     return found
@@ -101,6 +104,17 @@ def filled(text: str, blocks: dict[str, str]) -> str:
 
 
 # --- measurements of benchmarks ---
+
+
+def benchmark_documents() -> dict[Path, str]:
+    """results/BENCHMARK.md, and its .csv where there is one, of every BENCHMARK.json."""
+    found = {}
+    for path in sorted((ROOT / "benchmarks" / "documents").glob("*.py")):
+        says, data = runpy.run_path(str(path)), measured(f"{path.stem}.json")
+        found[RESULTS / f"{path.stem}.md"] = says["document"](data)
+        if "csv_text" in says:
+            found[RESULTS / f"{path.stem}.csv"] = says["csv_text"](data)
+    return found
 
 
 def measured(name: str) -> Any:
@@ -145,7 +159,7 @@ def cost() -> str:
 
 
 def calibration() -> str:
-    lines = (RESULTS / "calibration.md").read_text(encoding="utf-8").splitlines()
+    lines = benchmark_documents()[RESULTS / "calibration.md"].splitlines()
     return "\n".join(line for line in lines if line.startswith("|"))
 
 

@@ -1,27 +1,18 @@
 """The benchmark against ultralytics' trainer: the same images and boxes for both, and a table that says what ran."""
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
+import finetune_against_ultralytics as benchmark
 import pytest
+from documents.finetune_against_ultralytics import PARTS, ladder, table
+from peer_ultralytics import export
 
 from dcodp.config import DatasetConfig
 from dcodp.data.splits import load
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    path = ROOT / "benchmarks" / "finetune_against_ultralytics.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
 
 
 def row(trainer, seed, map50_95, **changes):
@@ -31,10 +22,10 @@ def row(trainer, seed, map50_95, **changes):
     return {"trainer": trainer, "taken_back": None, **cell, **measured, **speeds, **changes}
 
 
-def test_ultralytics_is_given_the_same_boxes(benchmark, tmp_path):
+def test_ultralytics_is_given_the_same_boxes(tmp_path):
     config = DatasetConfig(generate_train=3, generate_val=2, generate_size=64)
     sets = {split: load(config, tmp_path / "data", split) for split in ("train", "val")}
-    described = json.loads(benchmark.export(sets, tmp_path / "export").read_text())
+    described = json.loads(export(sets, tmp_path / "export").read_text())
     assert described["names"] == {str(k): name for k, name in enumerate(sets["train"].classes)}
     for image in sets["train"].images:
         assert (tmp_path / "export" / "images" / "train" / image.path.name).resolve() == image.path.resolve()
@@ -45,7 +36,7 @@ def test_ultralytics_is_given_the_same_boxes(benchmark, tmp_path):
         assert corners == pytest.approx(image.boxes[0].tolist(), abs=1e-3) and label == image.labels[0]
 
 
-def test_the_table_compares_seed_by_seed_and_keeps_earlier_cells(benchmark, tmp_path):
+def test_the_table_compares_seed_by_seed_and_keeps_earlier_cells(tmp_path):
     first = [row("ultralytics", 0, 0.5), row("ours", 0, 0.6), row("ultralytics", 1, 0.6)]
     benchmark.write(tmp_path, first)
     document = benchmark.write(tmp_path, [row("ours", 1, 0.5), row("ours", 0, 0.7, epochs=30)])
@@ -56,18 +47,16 @@ def test_the_table_compares_seed_by_seed_and_keeps_earlier_cells(benchmark, tmp_
     assert len(json.loads((tmp_path / f"{benchmark.NAME}.json").read_text())["rows"]) == 5
 
 
-def test_the_ladder_is_against_the_whole_schedule(benchmark):
+def test_the_ladder_is_against_the_whole_schedule():
     rows = [row("ours", 0, 0.6), row("ours", 0, 0.4, taken_back="warm-up"), row("ours", 1, 0.4, taken_back="warm-up")]
-    assert benchmark.ladder(rows).splitlines()[2:] == [
-        "| cells (205/87) | 320 | 16 | 6 | 1 | 0.600 | 0.400 | -0.200 | warm-up |"
-    ]
-    alone = [set(overrides) for part, overrides in benchmark.PARTS.items() if part != "all of them"]
-    assert set(benchmark.PARTS["all of them"]) == set().union(*alone)
+    assert ladder(rows).splitlines()[2:] == ["| cells (205/87) | 320 | 16 | 6 | 1 | 0.600 | 0.400 | -0.200 | warm-up |"]
+    alone = [set(overrides) for part, overrides in PARTS.items() if part != "all of them"]
+    assert set(PARTS["all of them"]) == set().union(*alone)
 
 
-def test_the_committed_table_is_that_of_the_committed_rows(benchmark):
+def test_the_committed_table_is_that_of_the_committed_rows():
     path = ROOT / "results" / f"{benchmark.NAME}.json"
     rows = json.loads(path.read_text())["rows"]
     document = path.with_suffix(".md").read_text()
-    assert benchmark.table(rows) in document
+    assert table(rows) in document
     assert not re.search(r"/(work|home|tmp)/", path.read_text() + document)

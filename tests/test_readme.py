@@ -131,6 +131,10 @@ def test_every_study_and_every_place_for_a_table_is_rendered(rendering):
     assert kept == {path for path in rendering["documents"]() if path.parent.name == "tables"}
 
 
+def test_every_measurement_of_a_benchmark_is_rendered(rendering):
+    assert {path.stem for path in rendering["benchmark_documents"]()} == {path.stem for path in RESULTS.glob("*.json")}
+
+
 @pytest.mark.parametrize("study", ["ablation_shapes", "ablation_coco"])
 def test_no_cell_of_the_comparisons_of_criteria_is_missing(rendering, study):
     tables = [table for tables in rendering["study_tables"](study).values() for table in tables]

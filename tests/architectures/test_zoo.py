@@ -1,26 +1,13 @@
 """The architectures of benchmarks/zoo.py prune exactly, and the benchmark's table says what was measured."""
 
-import importlib.util
 import json
 import math
 import sys
-from pathlib import Path
 
+import architectures as benchmark
 import pytest
+import zoo
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-def load(name):
-    """A script of benchmarks/ as a module; dataclasses look themselves up in sys.modules."""
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-zoo, benchmark = load("zoo"), load("architectures")
 FAST = ("mobilenet_v3_small", "shufflenet_v2_x1_0", "yolov5n", "yolov10n",
         "fasterrcnn_mobilenet_v3_large_fpn, frozen batch norm")  # fmt: skip
 

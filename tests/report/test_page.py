@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from made_up import made_up
 from PIL import Image
 
 from dcodp.errors import InputError
@@ -42,25 +43,37 @@ class Checker(HTMLParser):
             self.wrong.append(tag)
 
 
-@pytest.fixture
-def results(cell, tmp_path):
-    failed = cell(ratio=0.7, aps=(0.4, 0.01, None), status="failed")
+def recorded(folder: Path) -> Path:
+    """Two seeds of a cell and a failed one, with one picture."""
+    failed = made_up(ratio=0.7, aps=(0.4, 0.01, None), status="failed")
     failed.error = "ValueError: <script>alert(1)</script>"
-    for record in (cell(), cell(seed=1), failed):
-        write_record(run_folder(tmp_path, record.run_id), record)
-    Image.new("RGB", (2000, 900), "red").save(run_folder(tmp_path, cell().run_id).pictures)
-    return tmp_path
+    for record in (made_up(), made_up(seed=1), failed):
+        write_record(run_folder(folder, record.run_id), record)
+    Image.new("RGB", (2000, 900), "red").save(run_folder(folder, made_up().run_id).pictures)
+    return folder
 
 
 @pytest.fixture
-def page(results, monkeypatch):
-    monkeypatch.setattr(build, "default_figures", lambda dataset: ())
+def results(tmp_path) -> Path:
+    return recorded(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """The folder that a report was written into, once for all that only read it."""
+    results = recorded(tmp_path_factory.mktemp("results"))
     layouts = results / "experiments"
     layouts.mkdir()
     for name in ("table1_voc2007", "figure7_ratio", "figure6_coco2017_sizes"):
         shutil.copy(EXPERIMENTS / f"{name}.yaml", layouts)
-    report = build.render_report(results, results / "out", layouts)
-    return report.page.read_text(encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "default_figures", lambda dataset: ())
+        return build.render_report(results, results / "out", layouts).page.parent
+
+
+@pytest.fixture(scope="module")
+def page(written) -> str:
+    return (written / "report.html").read_text(encoding="utf-8")
 
 
 def test_page_stands_alone_and_is_well_formed(page):
@@ -176,13 +189,12 @@ def luminance(colour):
     return sum(weight * share for weight, share in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_files_are_written(results, page):
-    out = results / "out"
-    assert sorted(path.name for path in (out / "tables").iterdir()) == [
+def test_files_are_written(written):
+    assert sorted(path.name for path in (written / "tables").iterdir()) == [
         *("results.csv", "results.md", "results.tex"),
         *("table1_voc2007.csv", "table1_voc2007.md", "table1_voc2007.tex"),
     ]
-    assert sorted(path.name for path in (out / "figures").iterdir()) == ["figure7_ratio.pdf", "figure7_ratio.png"]
+    assert sorted(path.name for path in (written / "figures").iterdir()) == ["figure7_ratio.pdf", "figure7_ratio.png"]
 
 
 def test_an_old_figure_of_nothing_is_removed(results, monkeypatch):

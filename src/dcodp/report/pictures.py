@@ -58,7 +58,7 @@ def draw_pictures(
     pictures = (Image.fromarray(read_image(image, size)) for image, size in zip(images, given, strict=True))
     rows = [_row(i, picture, found, classes, confidence) for i, picture in enumerate(pictures)]
     stream = io.BytesIO()
-    _stack(rows, list(found)).save(stream, format="PNG", optimize=True)
+    _stack(rows, list(found)).save(stream, format="PNG")
     write_atomically(path, stream.getvalue())
     return path
 
