@@ -167,6 +167,23 @@ def test_data_of_other_classes_are_refused(best, data, method, tmp_path):
         run(Job(best, tmp_path / "small", other, epochs=1), method)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"split": "nope"}, "have no nope split"),
+        ({"image_size": 50}, "--imgsz 50 does not fit"),
+        ({"out": "x/y"}, "cannot write"),
+    ],
+)
+def test_a_mistake_can_be_corrected(best, data, method, tmp_path, wrong, line):
+    (tmp_path / "x").write_text("a file")
+    right = Job(best, tmp_path / "small", data, epochs=0, threads=1)
+    wrong = {key: tmp_path / value if key == "out" else value for key, value in wrong.items()}
+    with pytest.raises(InputError, match=line):
+        run(replace(right, **wrong), method)
+    jobs.refuse_others(right, jobs.wishes(right, method))  # nothing stands in the way
+
+
 def test_epochs_by_the_number_of_images():
     assert [usual_epochs(n) for n in (1, 205, 1000, 10_000)] == [50, 49, 10, 10]
 

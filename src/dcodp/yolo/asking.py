@@ -92,11 +92,15 @@ def is_same(out: Path, asked: dict[str, Any]) -> bool:
     return path.exists() and read_json(path) == asked
 
 
-def claim(job: Job, work: Path, asked: dict[str, Any]) -> None:
+def refuse_others(job: Job, asked: dict[str, Any]) -> None:
     """What an earlier run with other wishes has left is refused, not mixed in."""
+    work = job.out / WORK
     if (work / "asked.json").exists() and not is_same(job.out, asked):
         before = read_json(work / "asked.json")
         other = ", ".join(f"{k}={before.get(k)}" for k in asked if before.get(k) != asked[k])
         raise InputError(f"{job.out} holds a run with {other}; choose another --out, or delete the folder")
-    work.mkdir(parents=True, exist_ok=True)
-    write_atomically(work / "asked.json", json.dumps(asked))
+
+
+def claim(job: Job, asked: dict[str, Any]) -> None:
+    """From now on the folder is of these wishes: what they are made of is known to be there."""
+    write_atomically(job.out / WORK / "asked.json", json.dumps(asked))

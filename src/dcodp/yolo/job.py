@@ -23,7 +23,7 @@ from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.report import card
 from dcodp.targets import parse_target
 from dcodp.yolo import exporting, measuring, pictures
-from dcodp.yolo.asking import WORK, Job, claim, composed, is_same, wishes
+from dcodp.yolo.asking import WORK, Job, claim, composed, is_same, refuse_others, wishes
 from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml
 from dcodp.yolo.shrinking import Shrinking, Shrunk
 from dcodp.yolo.tuning import Tuning, tuned, usual_epochs
@@ -48,7 +48,6 @@ def prune_checkpoint(
 
 def run(job: Job, method: Config) -> dict[str, Any]:
     """All parts in order; returns the card."""
-    job.out.mkdir(parents=True, exist_ok=True)
     work = job.out / WORK
     opened = open_checkpoint(job.source, job.imports)
     asked = wishes(job, method)
@@ -57,9 +56,11 @@ def run(job: Job, method: Config) -> dict[str, Any]:
         if set(job.export) <= found["exports"].keys():
             log.info("%s is there already", job.out / "card.json")
             return found
-    claim(job, work, asked)
+    refuse_others(job, asked)
+    size = _size(job, opened)
+    _make(work)
     images = _images(job, opened, work)
-    size = job.image_size or opened.image_size or 640
+    claim(job, asked)
     detector = _detector(job, opened)
     small, plan, notes, graph = _pruned(job, method, opened, detector, images, size, work)
     epochs = job.epochs if job.epochs is not None else usual_epochs(len(images.of("train")))
@@ -83,6 +84,24 @@ def _draw(job: Job, images: Images, size: int, trained: bool) -> None:
         for stage, path in {"dense": job.source, **small}.items()
     }
     pictures.draw(job.out / "pictures.png", shown, nets, size)
+
+
+def _size(job: Job, opened: Opened) -> int:
+    """What was asked for, else what the net was trained at. Raises InputError unless the strides fit."""
+    size, stride = (
+        job.image_size or opened.image_size or 640,
+        max(32, int(max(getattr(opened.network, "stride", [32])))),
+    )
+    if size % stride and opened.task != "classify":
+        raise InputError(f"--imgsz {size} does not fit the net's strides; use a multiple of {stride}")
+    return size
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {folder} ({error.strerror}); choose another --out") from error
 
 
 def _images(job: Job, opened: Opened, work: Path) -> Images:
