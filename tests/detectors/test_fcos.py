@@ -1,4 +1,4 @@
-"""FCOS through torchvision's adapter: one box at each place, how central a place is, group normalisation in the head."""
+"""FCOS through torchvision's adapter: one box at each place, how central it is, group normalisation in the head."""
 
 import pytest
 import torch

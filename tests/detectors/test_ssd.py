@@ -1,4 +1,4 @@
-"""SSD through torchvision's adapter: a background class, class rows level by level, its own normalisation and anchors."""
+"""SSD through torchvision's adapter: a background class, class rows by level, its own normalisation and anchors."""
 
 from itertools import pairwise
 
