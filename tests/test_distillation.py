@@ -27,7 +27,8 @@ from dcodp.training.files import load_last
 from dcodp.training.objective import Objective
 
 SIZE, CLASSES = 64, ("lying", "standing")
-FAMILIES = [("yolov8", "n"), ("yolov7", "tiny_test"), ("faster_rcnn", "tiny_test"), ("retinanet", "tiny_test")]
+FAMILIES = [("yolov8", "n"), ("yolov7", "tiny_test"), ("faster_rcnn", "tiny_test"), ("retinanet", "tiny_test"),
+            ("fcos", "tiny_test"), ("ssd", "tiny_test")]  # fmt: skip
 PLAIN = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, "flip": 0.0, "hsv": 0.0, "close_mosaic": 0}
 SETTINGS = TrainSettings(epochs=2, batch=4, lr=1e-3, optimizer="sgd", warmup_epochs=0.0, distill=1.0, **PLAIN)
 

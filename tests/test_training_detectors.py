@@ -18,7 +18,8 @@ from dcodp.training import load_best, train
 
 SIZE = 96
 CLASSES = ("lying", "standing")
-FAMILIES = [("yolov8", "n"), ("yolov7", "tiny_test"), ("faster_rcnn", "tiny_test"), ("retinanet", "tiny_test")]
+FAMILIES = [("yolov8", "n"), ("yolov7", "tiny_test"), ("faster_rcnn", "tiny_test"), ("retinanet", "tiny_test"),
+            ("fcos", "tiny_test"), ("ssd", "tiny_test")]  # fmt: skip
 SETTINGS = TrainSettings(epochs=2, batch=2, lr=1e-3, warmup_epochs=0.0, mosaic=0.5, close_mosaic=1)
 
 

@@ -24,7 +24,8 @@ from dcodp.training.processes import _none_left_behind, make_fabric
 SIZE, CLASSES = 96, ("lying", "standing")
 PLAIN = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, "flip": 0.0, "hsv": 0.0, "close_mosaic": 0}
 SETTINGS = TrainSettings(epochs=2, batch=4, lr=1e-3, optimizer="sgd", warmup_epochs=0.0, **PLAIN)
-ALIKE = ("faster_rcnn",)  # its means are over the boxes that each process finds: equal only for equal images
+# their means are over the boxes or places that each process finds: equal only for equal images
+ALIKE = ("faster_rcnn", "fcos", "ssd")
 
 
 def images(folder, alike):
@@ -75,6 +76,8 @@ def trained(family, variant, data, folder, processes):
         ("yolov7", "tiny_test"),
         pytest.param("faster_rcnn", "tiny_test", marks=pytest.mark.slow),
         pytest.param("retinanet", "tiny_test", marks=pytest.mark.slow),
+        pytest.param("fcos", "tiny_test", marks=pytest.mark.slow),
+        pytest.param("ssd", "tiny_test", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_train_like_one(tmp_path, family, variant):

@@ -1,4 +1,4 @@
-"""`dcodp prune`: from a checkpoint of ultralytics to a small one that still detects, with a card that shows it."""
+"""`dcodp prune`: from a trained detector to a small one that still detects, with a card that shows it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import typer
 
 
 def prune(
-    weights: Annotated[Path, typer.Argument(help="The .pt that ultralytics wrote, or a small.pt to prune again.")],
+    weights: Annotated[
+        Path, typer.Argument(help="The .pt that ultralytics wrote, a small.pt, or with --model any state dict.")
+    ],
     data: Annotated[Path | None, typer.Option(help="data.yaml of the images (to classify: their folder).")] = None,
     images: Annotated[Path | None, typer.Option(help="In place of --data: a folder of images without labels.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For weights alone: what they are of, faster_rcnn, retinanet, fcos, …")
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="Share to keep: flops:0.5 (default), parameters:0.5 or latency:0.5.")
     ] = None,
@@ -56,7 +61,13 @@ def prune(
         lr=lr, seed=seed, device=device, imports=tuple(import_ or ()), runtime=runtime, threads=threads, table=table,
         export=tuple(word.strip() for word in export.split(",") if word.strip()), **asked,
     )  # fmt: skip
-    show(run(job, composed(method)), out)
+    if model is None:
+        card = run(job, composed(method))
+    else:
+        from dcodp.named import prune_named
+
+        card = prune_named(model, job, method)
+    show(card, out)
 
 
 def show(card: dict[str, Any], out: Path) -> None:
@@ -71,5 +82,5 @@ def show(card: dict[str, Any], out: Path) -> None:
         table.add_row(*row)
     console = Console()
     console.print(table)
-    made = ("small.pt", "small.safetensors", "card.md", "pictures.png")
-    console.print(", ".join(str(out / name) for name in made), soft_wrap=True)
+    made = [out / name for name in ("small.pt", "small.safetensors", "plan.json", "card.md", "pictures.png")]
+    console.print(", ".join(str(path) for path in made if path.exists()), soft_wrap=True)

@@ -124,10 +124,10 @@ def targets_of(batch: Batch, first_label: int) -> list[dict[str, Tensor]]:
 
 
 class Normalisation(GeneralizedRCNNTransform):
-    """ImageNet normalisation alone: the images come letterboxed in their final size, so nothing is resized."""
+    """Normalisation alone: the images come letterboxed in their final size, so nothing is resized."""
 
-    def __init__(self) -> None:
-        super().__init__(min_size=0, max_size=0, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
+    def __init__(self, mean: list[float] = IMAGENET_MEAN, std: list[float] = IMAGENET_STD) -> None:
+        super().__init__(min_size=0, max_size=0, image_mean=mean, image_std=std)
 
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
         return image, target
@@ -144,8 +144,8 @@ def make_network(
         raise InputError(f"model.variant={model.variant} is no {model.family}; use one of {', '.join(builders)}")
     if not classes:
         raise InputError("the data set has no classes; give one with at least one class")
-    network = builders[model.variant](len(classes))
-    network.transform = Normalisation()
+    network: Any = builders[model.variant](len(classes))
+    network.transform = Normalisation(network.transform.image_mean, network.transform.image_std)
     if model.variant in frozen and (model.weights or model.backbone_weights):
         freeze_batch_norms(network)
     if model.stride_on_1x1:
@@ -206,7 +206,7 @@ def freeze_batch_norms(module: nn.Module) -> None:
 
 def move_strides(network: nn.Module) -> None:
     """The stride of layers 2-4 from the 3×3 to the 1×1 convolution, as in the original ResNet (arXiv 1512.03385)."""
-    body: Any = network.backbone.body  # type: ignore[union-attr]
+    body: Any = getattr(network.backbone, "body", {})
     firsts = [body[name][0] for name in ("layer2", "layer3", "layer4") if name in body]
     if not firsts or not all(isinstance(block, Bottleneck) for block in firsts):
         raise InputError("model.stride_on_1x1=true is only for ResNets with bottlenecks; set it to false")

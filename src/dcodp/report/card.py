@@ -48,13 +48,15 @@ def as_text(card: dict[str, Any]) -> str:
     lines += [f"| {' | '.join(row)} |" for row in rows(card)]
     if card["dense"].get("images"):
         on = f"the {card['dense']['images']} images of the {card['dense']['split']} split"
-        lines += ["", f"Accuracy on {on}, both nets by ultralytics' validator."]
+        lines += ["", f"Accuracy on {on}, both nets by {card.get('measured_by', MEASURED_BY)}."]
     lines += _latency_note(card) + _per_class(card)
     if card["notes"]:
         lines += ["", "## Notes", "", *(f"- {note}" for note in card["notes"])]
-    return "\n".join([*lines, "", "## Going on", "", *GOING_ON, ""])
+    return "\n".join([*lines, "", "## Going on", "", *card.get("going_on", GOING_ON), ""])
 
 
+# What is said of nets of ultralytics; the card of another brings its own along.
+MEASURED_BY = "ultralytics' validator"
 GOING_ON = (
     "    from ultralytics import YOLO",
     "    from dcodp.yolo import PrunedTrainer",
@@ -80,5 +82,7 @@ def _per_class(card: dict[str, Any]) -> list[str]:
     return lines + [f"| {name} | {_figure(ap)} | {_figure(small.get(name))} |" for name, ap in dense.items()]
 
 
-def _figure(value: float | None) -> str:
+def _figure(value: float | dict[str, float | None] | None) -> str:
+    """The AP of a class; records have several of each."""
+    value = value.get("map50_95") if isinstance(value, dict) else value
     return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,189 @@
+"""From weights and the name of their model to a small net with its card, through the pipeline of `dcodp run`.
+
+For what carries no description of itself: state dicts of torchvision's detectors, and YOLOv7. All stages leave their
+artefacts under OUT/work, so what was interrupted goes on; what a person wants lies in OUT itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dcodp.compose import cells, register
+from dcodp.config import Config, ModelConfig, validate
+from dcodp.data import data_yaml
+from dcodp.detectors import Detector, build
+from dcodp.errors import InputError
+from dcodp.files import read_json, write_atomically
+from dcodp.files.tensors import load_tensors
+from dcodp.identity import run_id
+from dcodp.pipeline import run_cell
+from dcodp.pruning import load
+from dcodp.records import Record, is_done, run_folder
+from dcodp.report import card
+from dcodp.resources import folder
+from dcodp.yolo.asking import WORK, Job
+from dcodp.yolo.tuning import usual_epochs
+
+log = logging.getLogger(__name__)
+FOR_TESTS = "_tiny_test"
+ALWAYS = ("dataset=custom", "dataset.broken=skip", "schedule=finetune", "train.epochs=0", "wandb.mode=disabled")
+
+
+def prune_named(model: str, job: Job, method: str = "strong", overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """`job` for the weights of `model`, a name of conf/model; returns the card of what was made.
+
+    `overrides` are of `dcodp run`, and come last. Raises InputError for whatever cannot be used.
+    """
+    config = composed(model, job, method, overrides)
+    _refuse_a_folder_of_others(job.out, config)
+    if _is_there(job.out, config):
+        log.info("%s is there already", job.out / "card.json")
+        return read_json(job.out / "card.json")
+    _require_known_classes(config)
+    record = run_cell(config)
+    return _handed_out(job, config, record)
+
+
+def opened(place: str | Path) -> Detector:
+    """The small detector that `prune_named` left in a folder, in eval mode on the CPU."""
+    known = read_json(Path(place) / "card.json")
+    dense, _ = build(ModelConfig(**known["model"]), tuple(known["classes"]))
+    weights = Path(place) / "small.safetensors"
+    if not any(name.endswith("num_batches_tracked") for name in load_tensors(weights)[0]):
+        from dcodp.detectors.torchvision_common import freeze_batch_norms
+
+        freeze_batch_norms(dense.network)  # as they were where these weights came from
+    return dense.with_network(load(dense.network, weights).eval())
+
+
+def known_models() -> tuple[str, ...]:
+    """The names of conf/model."""
+    return tuple(sorted(path.stem for path in (folder("conf") / "model").glob("*.yaml")))
+
+
+def composed(model: str, job: Job, method: str, overrides: Sequence[str] = ()) -> Config:
+    """The cell of `dcodp run` that does this job."""
+    if model not in known_models():
+        names = ", ".join(name for name in known_models() if not name.endswith(FOR_TESTS))
+        raise InputError(
+            f"--model {model} is not known; use one of {names}, or leave --model out for nets of ultralytics"
+        )
+    if job.data is None:
+        raise InputError("--model needs labels; give --data data.yaml in place of --images")
+    if job.imports:
+        raise InputError("--import is for nets of ultralytics; leave it out where --model is given")
+    register()
+    ((_, config),) = cells(folder("conf"), [f"model={model}", f"method={method}", *ALWAYS, *overrides])
+    _fill_in(config, job, job.data)
+    validate(config)
+    return config
+
+
+def _fill_in(config: Config, job: Job, data: Path) -> None:
+    """What was asked for goes over what the files of conf/ say."""
+    config.model.weights, config.paths.results = str(job.source), str(job.out / WORK)
+    config.dataset.file, config.dataset.val = str(data), job.split
+    config.target, config.round_to, config.device = job.target, job.round_to or 1, job.device
+    config.ratio = job.ratio if job.target is None else config.ratio
+    config.image_size = job.image_size or config.image_size
+    config.seed = config.importance.seed = job.seed
+    config.finetune.batch = config.evaluation.batch = job.batch
+    config.finetune.lr = job.lr
+    epochs = job.epochs
+    config.finetune.epochs = usual_epochs(_images(data)) if epochs is None else epochs
+
+
+def _images(data: Path) -> int:
+    return len(data_yaml.images(data, data_yaml.read(data), "train"))
+
+
+def _is_there(out: Path, config: Config) -> bool:
+    done = is_done(run_folder(Path(config.paths.results), run_id(config)))
+    return done and (out / "card.json").exists()
+
+
+def _refuse_a_folder_of_others(out: Path, config: Config) -> None:
+    """What an earlier run with other wishes has left is not overwritten."""
+    if not (out / "card.json").exists():
+        return
+    before = read_json(out / "card.json")
+    if before.get("run_id") != run_id(config):
+        asked = ", ".join(f"{key}={value}" for key, value in before["asked"].items() if value is not None)
+        raise InputError(
+            f"{out} holds a run of {before['source']} with {asked}, epochs={before['trained']['epochs']} or with other "
+            "data; choose another --out, or delete the folder"
+        )
+
+
+def _require_known_classes(config: Config) -> None:
+    """Pruning a net that does not find the classes yet would measure nothing."""
+    file = Path(str(config.dataset.file))
+    classes, _ = data_yaml.classes(file, data_yaml.read(file))
+    detector, _ = build(config.model, classes)
+    if detector.fresh:
+        known = round((1 - detector.fresh) * len(classes))
+        raise InputError(
+            f"{config.model.weights} knows {known} of {len(classes)} classes of {file}; train it on these data first, "
+            "or give the data.yaml that it was trained on"
+        )
+
+
+def _handed_out(job: Job, config: Config, record: Record) -> dict[str, Any]:
+    """Copies what the run's folder holds, and writes the card from its record."""
+    run = run_folder(Path(config.paths.results), record.run_id)
+    copies = {"small.safetensors": run.model, "plan.json": run.plan, "pictures.png": run.pictures}
+    for name, path in copies.items():
+        if path.exists():
+            write_atomically(job.out / name, path.read_bytes())
+    found = _card(job, config, record)
+    card.write(job.out, found)
+    return found
+
+
+def _card(job: Job, config: Config, record: Record) -> dict[str, Any]:
+    """`dense` and `pruned` as they stand in the record, of which the small net is the last that was measured."""
+    dense, small = record.stages[0], record.stages[-1]
+    told, code = record.provenance, record.provenance["code"]
+    asked = {"target": config.target, "ratio": None if config.target else config.ratio}
+    model = {**asdict(config.model), "weights": None, "backbone_weights": None}
+    return {
+        "format": 1,
+        "name": job.out.name,
+        "source": job.source.name,
+        "run_id": record.run_id,
+        "model": model,
+        "classes": list(dense["per_class"]),
+        "asked": {**asked, "method": config.method, "round_to": config.round_to},
+        "task": "detect",
+        "image_size": config.image_size,
+        "trained": {
+            "epochs": config.finetune.epochs,
+            "images": told["images"]["train"],
+            "seed": config.seed,
+            "distill": config.finetune.distill,
+        },
+        "dense": {**dense, "split": job.split},
+        "pruned": {**small, "split": job.split},
+        "measured_by": "dcodp's validation, as COCO's own rules have it",
+        "latency": {},
+        "notes": record.notes,
+        "versions": {
+            "dcodp": code["git"] or code["version"],
+            "machine": told["device"],
+            "libraries": told["libraries"],
+        },
+        "going_on": _going_on(job.out.name),
+    }
+
+
+def _going_on(name: str) -> list[str]:
+    return [
+        "    from dcodp.detectors import DecodeSettings",
+        "    from dcodp.named import opened",
+        f'    small = opened("{name}")  # this folder',
+        "    small.predict(images, DecodeSettings())  # [B, 3, S, S] uint8, letterboxed RGB",
+    ]
