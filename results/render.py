@@ -19,6 +19,7 @@ from dcodp.errors import InputError
 from dcodp.files import write_atomically
 from dcodp.records import load_records
 from dcodp.report import figures
+from dcodp.report.card import rows as card_rows
 from dcodp.report.formats import RENDERERS, markdown_rows
 from dcodp.report.labels import label
 from dcodp.report.layouts import TableLayout, default_figures, load_layouts
@@ -35,6 +36,7 @@ STUDIES = {
     "ablation_shapes": ("ablation_shapes", "aggregation_shapes"),
     "ablation_coco": ("ablation_coco",),
     "untrained": (MEASURED,),
+    "bccd": (MEASURED,),
 }
 DRAWN = ("demo",)  # studies of which the default figures are kept
 README = {  # mark → (study, table)
@@ -42,6 +44,7 @@ README = {  # mark → (study, table)
     "shapes table": ("shapes", "shapes_detectors"),
     "coco table": ("coco", "coco_before_finetuning"),
     "untrained table": ("untrained", MEASURED),
+    "bccd table": ("bccd", MEASURED),
     "ablation_shapes": ("ablation_shapes", "ablation_shapes"),
     "ablation_coco": ("ablation_coco", "ablation_coco"),
     "aggregation_shapes": ("ablation_shapes", "aggregation_shapes"),
@@ -70,7 +73,12 @@ def documents() -> dict[Path, str]:
         for ending, render in RENDERERS.items()
     }
     blocks = {mark: block(tables[study][name], mark in WITH_NOTES) for mark, (study, name) in README.items()}
-    blocks |= {"architectures": architectures(), "cost": cost(), "calibration": calibration()}
+    blocks |= {
+        "prune card": prune_card(),
+        "architectures": architectures(),
+        "cost": cost(),
+        "calibration": calibration(),
+    }
     found[ROOT / "README.md"] = filled((ROOT / "README.md").read_text(encoding="utf-8"), blocks)
     found |= benchmark_documents()
     own = RESULTS / "README.md"
@@ -117,6 +125,20 @@ def architectures() -> str:
     head = ["architecture", "M parameters", "removed at 0.5", "error", "torch-pruning 1.6.1, ratio 0.5"]
     rows = [_architecture(name, row) for name, row in measured("architectures.json")["architectures"].items()]
     return markdown_rows([head, *rows], right=range(1, 4))
+
+
+def prune_card() -> str:
+    """What `dcodp prune` has measured of one detector, and on what."""
+    card = measured("prune/card.json")
+    table = markdown_rows([["", "dense", "small", "share"], *map(list, card_rows(card))], right=range(1, 4))
+    trained, first, dense = card["trained"], next(iter(card["latency"].values()))["dense"], card["dense"]
+    told = [
+        f"YOLOv8n, trained by ultralytics for 8 epochs on BCCD (blood cells, {trained['images']} training images) at",
+        f"{card['image_size']} px, then {trained['epochs']} epochs of fine-tuning, which is further training too; one",
+        f"seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']}",
+        f"runs, both nets in turns, {first['threads']} threads, {card['versions']['machine']}, beside other work.",
+    ]
+    return "\n".join([table, "", *told])
 
 
 def _architecture(name: str, row: dict[str, Any]) -> list[str]:

@@ -21,7 +21,9 @@ def build_app() -> typer.Typer:
     import typer
 
     from dcodp.commands.data import build_data_app
+    from dcodp.commands.export import export
     from dcodp.commands.graph import graph
+    from dcodp.commands.prune import prune
     from dcodp.commands.report import report
     from dcodp.commands.run import run
     from dcodp.commands.status import status
@@ -33,6 +35,8 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.command(context_settings=AS_TYPED, add_help_option=False)(run)
+    app.command()(prune)
+    app.command()(export)
     app.command()(report)
     app.command()(status)
     app.command()(graph)

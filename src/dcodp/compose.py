@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
+import importlib.util
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,8 +35,36 @@ SEARCH = "hydra.searchpath"  # the one setting of Hydra's own that decides what 
 
 
 def register() -> None:
-    """Make the schema known to Hydra; called before anything is composed."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    """Make the schema and the nets of ultralytics known to Hydra; called before anything is composed."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name in known_nets():
+        store.store(group="model", name=name, node={"name": name, "family": "ultralytics", "variant": name})
+
+
+@functools.cache
+def known_nets() -> tuple[str, ...]:
+    """Ultralytics' detectors by name, each scale (yolo11n, rtdetr-l), but for those that conf/model describes; read
+    from the files beside its code, which is not imported for it."""
+    from dcodp.resources import folder
+
+    found = importlib.util.find_spec("ultralytics")
+    own = {path.stem for path in (folder("conf") / "model").glob("*.yaml")}
+    files = Path(found.origin).parent.glob("cfg/models/*/*.yaml") if found is not None and found.origin else ()
+    names = {name for file in files if _detects(file.stem) for name in _scaled(file)}
+    return tuple(sorted(names - own))
+
+
+def _detects(stem: str) -> bool:
+    return not re.search(r"-(cls|seg|pose|obb|sem|depth)|yoloe|world", stem)
+
+
+def _scaled(file: Path) -> list[str]:
+    """yolo11.yaml with scales n, s, … → yolo11n, yolo11s, …: the letter follows the number of the version."""
+    scales = yaml.safe_load(file.read_text()).get("scales") or {}
+    if len(scales) < 2:
+        return [file.stem]
+    return [re.sub(r"^(yolov?\d+)", rf"\g<1>{scale}", file.stem) for scale in scales]
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -75,7 +107,7 @@ def cells(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) 
     `config_dir` adds a folder of one's own (model/NAME.yaml, experiment/NAME.yaml, …): names that conf/ does not have.
     Raises InputError, one line that names the key, for whatever cannot be composed or is out of range.
     """
-    typed = _parsed([*overrides, *_searched(config_dir)])
+    typed = _parsed([*expanded(overrides), *_searched(config_dir)])
     if any(o.is_sweep_override() and o.get_key_element() == "experiment" for o in typed):
         raise InputError("several experiments were asked for in one sweep; run them one after the other")
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
@@ -88,6 +120,18 @@ def cells(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) 
             with _explaining(fixed):
                 return [(fixed, to_config(_without_hydra(whole)))]
         return [(list(chosen), _compose(list(chosen))) for chosen in itertools.product(*choices.values())]
+
+
+def expanded(overrides: Sequence[str]) -> list[str]:
+    """`model=PATH.yaml`, a description of one's own for ultralytics' builder, as the keys that it stands for."""
+    found: list[str] = []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key == "model" and value.endswith((".yaml", ".yml")) and "," not in value:
+            found += [f"model={known_nets()[0]}", f"model.name={Path(value).stem}", f"model.variant='{value}'"]
+        else:
+            found.append(word)
+    return found
 
 
 def _searched(config_dir: Path | None) -> list[str]:

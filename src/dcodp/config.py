@@ -14,7 +14,7 @@ from typing import Any
 
 from dcodp.errors import InputError
 from dcodp.files import file_digest
-from dcodp.targets import parse_target
+from dcodp.targets import COUNTED, parse_target
 
 
 def within(default: Any, low: float, high: float, below: bool = False, **metadata: Any) -> Any:
@@ -216,7 +216,7 @@ def validate(config: Config) -> None:
     if config.image_size % 32:
         raise InputError(f"image_size={config.image_size} does not fit the detectors' strides; use a multiple of 32")
     if config.target is not None:
-        parse_target(config.target)
+        parse_target(config.target, COUNTED)  # a run's budget is the same on every machine
     _require_that_something_teaches(config)
 
 
@@ -269,6 +269,8 @@ def semantic(config: Config) -> dict[str, Any]:
     for key in ("weights", "backbone_weights"):
         if tree["model"][key] is not None:
             tree["model"][key] = file_digest(Path(tree["model"][key]))
+    if config.model.variant.endswith((".yaml", ".yml")):  # a description of one's own
+        tree["model"]["variant"] = file_digest(Path(config.model.variant))
     _identify_files(tree["dataset"], config.dataset)
     return tree
 

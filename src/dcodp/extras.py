@@ -13,7 +13,8 @@ BROUGHT_BY = {
         *("PIL", "cv2", "filelock", "hotcoco", "hydra", "hydra_plugins", "jinja2", "lightning", "matplotlib"),
         *("omegaconf", "pandas", "pycocotools", "typer", "ultralytics", "wandb", "yaml"),
     ),
-    "export": ("onnx", "onnxruntime"),
+    "export": ("onnx", "onnxruntime", "openvino"),
+    "mobile": ("ncnn", "pnnx"),
 }
 
 

@@ -105,3 +105,14 @@ def test_wrong_scores_are_refused(graph, scores):
         dcodp.select(graph, {**scores, "0": torch.rand(3)})
     with pytest.raises(dcodp.InputError, match="NaN"):
         dcodp.select(graph, {**scores, "0": torch.full((16,), float("nan"))})
+
+
+def test_groups_without_scores_are_named(caplog):
+    graph = dcodp.trace(
+        nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)).eval(), torch.rand(1, 3, 4, 4)
+    )
+    scored, left = graph.groups
+    plan = dcodp.select(graph, {scored.name: torch.rand(scored.channels)}, ratio=0.5)
+    assert plan.settings["unscored"] == [left.name]
+    assert f"1 of 2 groups have no scores and stay whole: {left.name}" in caplog.text
+    assert "unscored" not in dcodp.select(graph, {g.name: torch.rand(g.channels) for g in graph.groups}).settings

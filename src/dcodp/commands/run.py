@@ -30,11 +30,12 @@ def run_typed(arguments: Sequence[str]) -> int:
     # Threads that wait must not spin: with another process on the same cores that slows both about tenfold. OpenMP
     # reads this when it is loaded, so it comes before everything that imports torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dcodp.compose import cells, register
+    from dcodp.compose import cells, expanded, register
     from dcodp.own import configuration
     from dcodp.show import announce, show
 
     register()
+    arguments = expanded(arguments)
     typed, words = _parsed(arguments)
     if typed.config_dir is None and (found := configuration(words)):
         typed.config_dir, arguments = found, ["--config-dir", str(found), *arguments]

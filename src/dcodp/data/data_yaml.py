@@ -36,7 +36,7 @@ def read(file: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise InputError(f"{file} does not exist; set dataset.file to a data.yaml") from None
+        raise InputError(f"{file} does not exist; give the path of a data.yaml") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{file} is not readable YAML: {' '.join(str(error).split())}; correct it") from error
     if not isinstance(tree, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from dcodp.data.types import Batch, Detections
 from dcodp.detectors.imitation import unexplained_in_all
 from dcodp.graph import CouplingGraph, trace
 from dcodp.graph.tracing import result_tensors
+from dcodp.pruning import PrunePlan
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,11 @@ class Detector(ABC):
     """A network with what is known about it. Holds no training state; swapping the network gives a new detector.
 
     `fresh` is the share of its classes that trained weights did not know and that no training has seen since.
+    `pruned_by` leads from its dense architecture to the network where its weights were of a pruned one.
     """
 
     fresh: float = 0.0
+    pruned_by: PrunePlan | None = None
 
     def __init__(self, name: str, network: nn.Module, classes: tuple[str, ...]):
         self.name, self.network, self.classes = name, network, classes
@@ -83,6 +86,17 @@ class Detector(ABC):
         shares = [(a - b).square().sum() / b.square().sum().clamp(min=1e-12) for a, b in zip(mine, theirs, strict=True)]
         return torch.stack(shares).sum()
 
+    def losses_on(self, images: Tensor) -> Callable[[nn.Module], float]:
+        """Another network in this one's place → how far its outputs for `images` are from those of this one."""
+        with torch.no_grad():
+            wanted = self.compared(images)
+
+        @torch.no_grad()
+        def lost(network: nn.Module) -> float:
+            return float(self.distance(self.with_network(network.eval()).compared(images), wanted))
+
+        return lost
+
     @abstractmethod
     def training_outputs(self, batch: Batch) -> Any:
         """What `network`, in train mode, says of a batch; given to `loss_from` and to further terms of the loss."""
@@ -105,8 +119,9 @@ class Detector(ABC):
         said, taught = ([t for t in tree_flatten(o)[0] if isinstance(t, Tensor)] for o in (outputs, lesson))
         return {"outputs": unexplained_in_all(said, taught)}
 
-    def in_shapes_of(self, network: nn.Module) -> Detector:
-        """Of a detector just built without weights: the same with the shapes that weights have given `network`."""
+    def in_shapes_of(self, other: Detector) -> Detector:
+        """Of a detector just built without weights: the same with the shapes that weights have given `other`, but for
+        what has been pruned of it."""
         return self
 
     @abstractmethod

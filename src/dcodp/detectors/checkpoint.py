@@ -12,29 +12,38 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dcodp.detectors.inert import Inert, TensorRecord, load_records
+from dcodp.detectors.inert import Inert, Storage, TensorRecord, load_records
 from dcodp.errors import InputError
 from dcodp.files.tensors import load_tensors
 
 MAX_PICKLE = 64 * 2**20  # bytes of object graph; YOLOv8x has under 1 MB
 MAX_ENTRIES = 100_000  # modules and tensors of one network
 MAX_DEPTH = 64  # nesting of modules, and of checkpoint dictionaries
+WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile call the network that they hold
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # torch.save before 1.6
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: the weights by state-dict name, and the class names where it tells them."""
+    """What a file holds: the weights by state-dict name, and the class names where it tells them.
+
+    Of a pickled model also `kind`, the full name of its class, and `attributes`, those of its attributes that are
+    plain data (what is not is left out); `train_args` and `epoch` are what ultralytics' trainer wrote beside it.
+    """
 
     state: dict[str, Tensor]
     names: tuple[str, ...] | None = None
+    kind: str = ""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    train_args: dict[str, Any] = field(default_factory=dict)
+    epoch: int | None = None
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -81,9 +90,70 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> Checkpoint:
     folder = graph.removesuffix("data.pkl")
     _check_archive(entries, folder, path)
     root = _unpickle(archive.read(graph), path)
-    network = _find_network(root)
-    records = _record_of_each_tensor(network, path)
-    return Checkpoint(_widened(_materialise(records, archive, folder, path)), _class_names(network))
+    network = _unwrapped(_find_network(root))
+    records = _without_wrappers(_record_of_each_tensor(network, path))
+    state = _widened(_materialise(records, archive, folder, path))
+    if not isinstance(network, Inert):
+        return Checkpoint(state)
+    beside = plain(root) if isinstance(root, dict) else {}
+    arguments, epoch = beside.get("train_args"), beside.get("epoch")
+    return Checkpoint(
+        state,
+        _class_names(network),
+        ".".join(network.origin),
+        plain({k: v for k, v in _state_of(network).items() if not k.startswith("_")}),
+        arguments if isinstance(arguments, dict) else {},
+        epoch if isinstance(epoch, int) else None,
+    )
+
+
+def _state_of(module: Inert) -> dict[str, Any]:
+    return module.state if isinstance(module.state, dict) else {}
+
+
+def _unwrapped(network: Any, depth: int = 0) -> Any:
+    """The model inside DataParallel or torch.compile's wrapper."""
+    if isinstance(network, Inert) and depth < MAX_DEPTH:
+        modules = _state_of(network).get("_modules")
+        if isinstance(modules, dict) and len(modules) == 1 and (held := next(iter(modules))) in WRAPPERS:
+            return _unwrapped(modules[held], depth + 1)
+    return network
+
+
+def _without_wrappers(records: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
+    """State-dict names without the wrappers' prefix, which all of them then have."""
+    for prefix in [f"{wrapper}." for wrapper in WRAPPERS] * 2:
+        if records and all(name.startswith(prefix) for name in records):
+            records = {name.removeprefix(prefix): record for name, record in records.items()}
+    return records
+
+
+class _NotPlain:
+    """What stands for an object that is no plain data."""
+
+
+def plain(value: Any) -> Any:
+    """The plain data in a tree of records: objects (but for namespaces and paths) and tensors are left out of their
+    containers, and are None where they are the whole."""
+    found = _plain(value, 0)
+    return None if found is _NotPlain else found
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if depth > MAX_DEPTH or isinstance(value, TensorRecord | Storage):
+        return _NotPlain
+    if isinstance(value, dict):
+        pairs = ((key, _plain(held, depth + 1)) for key, held in value.items() if isinstance(key, str | int))
+        return {key: held for key, held in pairs if held is not _NotPlain}
+    if isinstance(value, list | tuple):
+        return [held for held in (_plain(v, depth + 1) for v in value) if held is not _NotPlain]
+    if isinstance(value, Inert) and value.origin[1].endswith("Namespace"):
+        return _plain(value.state, depth + 1) if isinstance(value.state, dict) else {}
+    if isinstance(value, Inert) and value.origin[1].endswith("Path") and all(isinstance(a, str) for a in value.args):
+        return "/".join(value.args).replace("//", "/")
+    return _NotPlain
 
 
 def _check_archive(entries: dict[str, zipfile.ZipInfo], folder: str, path: Path) -> None:

@@ -57,6 +57,8 @@ DATA_CLASSES = {
     ("copyreg", "_reconstructor"),
     ("copy_reg", "_reconstructor"),
 }
+# A bound method, as fused nets keep one: of an object that is a placeholder itself, so nothing is looked up.
+BOUND = {("builtins", "getattr"), ("__builtin__", "getattr")}
 # Lower-case names outside the standard library that rebuild data; kept as placeholders, never called.
 DATA_FUNCTIONS = {
     (module, name)
@@ -88,6 +90,8 @@ class _InertType(type):
 
     def __call__(cls, *args: Any) -> Inert:  # the pickle's REDUCE: call a function or a class
         name = cls.origin[1].rpartition(".")[2]
+        if cls.origin in BOUND and len(args) == 2 and isinstance(args[0], Inert) and isinstance(args[1], str):
+            return _InertType("Method", (Inert,), {"origin": ("torch", "Method")})(*args)
         if not name.lstrip("_")[:1].isupper() and cls.origin not in DATA_FUNCTIONS | DATA_CLASSES:
             raise InputError(f"asks to call {'.'.join(cls.origin)}")
         return Inert.__new__(cls, *args)  # type: ignore[arg-type]

@@ -4,6 +4,6 @@ Nothing else in the project writes files in place. `writing` and `digests` need 
 """
 
 from dcodp.files.digests import digest, file_digest
-from dcodp.files.writing import read_json, replacing, unwritable, write_atomically
+from dcodp.files.writing import read_json, replacing, replacing_folder, unwritable, write_atomically
 
-__all__ = ["digest", "file_digest", "read_json", "replacing", "unwritable", "write_atomically"]
+__all__ = ["digest", "file_digest", "read_json", "replacing", "replacing_folder", "unwritable", "write_atomically"]

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,31 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with contextlib.suppress(OSError):  # the folder itself may be what is missing
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of the one at `path` at the end, with what was written into it; after an
+    error there is what was there.
+
+    Raises InputError where the disk is full or the folder cannot be written.
+    """
+    mark = f"{path.name}.{os.getpid()}-{threading.get_ident()}"
+    new, old = path.with_name(f".{mark}.new"), path.with_name(f".{mark}.old")
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if path.exists():  # folders do not replace each other in one step
+            os.replace(path, old)
+        os.replace(new, path)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         if isinstance(error, OSError):
             raise unwritable(path, error) from error
         raise

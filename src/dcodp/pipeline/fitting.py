@@ -64,8 +64,10 @@ def start_from_scratch(cell: Cell) -> None:
     assert nets.plan is not None
     torch.manual_seed((config.seed + OTHER_SEED) % 2**32)
     bare = dataclasses.replace(config.model, weights=None, backbone_weights=None)
-    dense = build(bare, nets.dense.classes)[0].in_shapes_of(nets.dense.network)
-    nets.now = dense.with_network(prune(dense.network, nets.plan).to(cell.device))
+    dense = build(bare, nets.dense.classes)[0].in_shapes_of(nets.dense)
+    before = nets.dense.pruned_by
+    whole = nets.plan if before is None else before.then(nets.plan)
+    nets.now = dense.with_network(prune(dense.network, whole).to(cell.device))
     note = "control=scratch: the pruned architecture was trained from random weights; nothing of the dense net is left"
     cell.record.notes = list(dict.fromkeys([*cell.record.notes, note]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dcodp.config import Config, to_dict
 from dcodp.detectors.base import Detector
@@ -83,16 +83,11 @@ def _measured(
     evidence = calibrating.gathered(cell, detector, graph, mending.requires, step)
     images = torch.cat([batch.images for batch in calibrating.batches(cell)])[-cell.config.allocation.sensitivity :]
     images = images.to(cell.device)
-    with torch.no_grad():
-        wanted = detector.compared(images)
-
-    @torch.no_grad()
-    def lost(network: nn.Module) -> float:
-        return float(detector.distance(detector.with_network(network.eval()).compared(images), wanted))
-
     single = mending if mending.single is None else repair_named(mending.single)
     first = [next(iter(calibrating.batches(cell)))]
-    return sensitivity(evidence, scores, single, lambda: first, calibrating.forward(detector), lost)
+    return sensitivity(
+        evidence, scores, single, lambda: first, calibrating.forward(detector), detector.losses_on(images)
+    )
 
 
 def budget(cell: Cell, graph: CouplingGraph, step: int) -> tuple[float, str | None]:

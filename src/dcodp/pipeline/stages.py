@@ -51,8 +51,10 @@ def run_stages(cell: Cell) -> None:
                 _measure(cell, stage.block, stage.name)
     assert cell.nets.plan is not None
     _settle(cell)
-    save(cell.nets.now.network, cell.nets.plan, cell.folder.model)
-    cell.nets.plan.to_json(cell.folder.plan)
+    before = cell.nets.dense.pruned_by  # against the dense architecture, also where the weights were pruned already
+    whole = cell.nets.plan if before is None else before.then(cell.nets.plan)
+    save(cell.nets.now.network, whole, cell.folder.model)
+    whole.to_json(cell.folder.plan)
     draw(cell, cell.nets.found)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph, Group
+from dcodp.pruning.costs import Cost, cost_of
 
 Counts = dict[str, int]  # group → channels that stay
 CLOSE = 0.01  # a target is met within this share of the dense net
@@ -84,8 +85,12 @@ def _turns(values: np.ndarray) -> np.ndarray:
     return turns / sizes[which]
 
 
-def share_left(graph: CouplingGraph, kind: str, scores: Mapping[str, Tensor]) -> Callable[[Counts], float]:
-    """The share of the dense net's FLOPs, parameters or removable channels that given counts leave."""
+def share_left(
+    graph: CouplingGraph, kind: str, scores: Mapping[str, Tensor], measured: Mapping[str, Cost] | None = None
+) -> Callable[[Counts], float]:
+    """The share of the dense net's FLOPs, parameters, removable channels or `measured` cost that given counts leave."""
+    if kind not in ("flops", "parameters", "channels"):
+        return _measured_share(graph, cost_of(graph, kind, measured))
     order = {name: torch.sort(s.detach().double().cpu(), descending=True, stable=True)[1] for name, s in scores.items()}
 
     def left(counts: Counts) -> float:
@@ -97,6 +102,14 @@ def share_left(graph: CouplingGraph, kind: str, scores: Mapping[str, Tensor]) ->
         return graph.parameter_count(kept) / max(1, graph.parameter_count())
 
     return left
+
+
+def _measured_share(graph: CouplingGraph, cost: Cost) -> Callable[[Counts], float]:
+    def cost_at(counts: Counts) -> float:
+        return float(cost(np.array([[counts.get(g.name, g.channels) for g in graph.groups]], float))[0])
+
+    dense = cost_at({})
+    return lambda counts: cost_at(counts) / dense
 
 
 def counts_for(

@@ -16,7 +16,7 @@ from torch import Tensor
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph, Group
 from dcodp.pruning.allocation import Counts
-from dcodp.pruning.costs import COSTS
+from dcodp.pruning.costs import Cost, cost_of
 
 Measured = Mapping[str, Sequence[tuple[float, float]]]  # group → (share removed, what the outputs lose), ascending
 LEAST = 1e-6  # what a block loses at the least, in the unit of what was measured: noise tells no more
@@ -42,12 +42,14 @@ def cost_aware_counts(
     share: float,
     round_to: int = 1,
     min_channels: int = 1,
+    measured: Mapping[str, Cost] | None = None,
 ) -> Counts:
-    """Channels that stay of the groups `free` such that `share` of the dense net's FLOPs or parameters is left.
+    """Channels that stay of the groups `free` such that `share` of the dense net's FLOPs or parameters is left, or of
+    what a `measured` cost of that kind says.
 
     Raises InputError where that takes more than the floors allow.
     """
-    cost = COSTS[kind](graph)
+    cost = cost_of(graph, kind, measured)
     kept = np.array([group.channels for group in graph.groups], float)
     dense = cost(kept[None])[0]
     names = {group.name for group in free}

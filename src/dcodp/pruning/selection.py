@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -17,10 +18,13 @@ from dcodp.graph.cost import stays
 from dcodp.pruning.allocation import Counts, Ranking, check_reached, counts_for, local_counts, share_left
 from dcodp.pruning.allocation import kept_count as kept_count
 from dcodp.pruning.cost_aware import CostAware, cost_aware_counts
+from dcodp.pruning.costs import Cost
 from dcodp.pruning.plan import PrunePlan
 from dcodp.targets import parse_target
 
 Allocation = Literal["uniform", "global", "cost"]
+log = logging.getLogger(__name__)
+SHOWN = 8  # names in one line of the log
 
 
 def select(
@@ -35,16 +39,18 @@ def select(
     allocation: Allocation | CostAware | str = "uniform",
     target: str | None = None,
     comparable: bool = False,
+    costs: Mapping[str, Cost] | None = None,
 ) -> PrunePlan:
     """Remove the lowest-scored channels of the coupling groups.
 
-    `scores[group.name]` is a tensor [channels]; a group without scores is left alone. `allocation="uniform"` removes
+    `scores[group.name]` is a tensor [channels]; a group without scores is left alone, which is logged and stands in
+    the plan's settings as "unscored". `allocation="uniform"` removes
     `ratio` of the channels of every group (the paper's local pruning, Eq. 11); ratios may be given per group (name
     patterns → ratios). `allocation="global"` removes the lowest `ratio` of all channels together, after
     `allocation.Ranking` has put the groups on one scale, or as they are where scores of different groups are
     `comparable` (a sum over a group's layers is not). `target` ("flops:0.5", "parameters:0.5": the share to keep,
     frozen layers included) takes the place of `ratio`: the ratio or threshold that meets it within 1 % of the dense
-    net is found by counting.
+    net is found by counting. "latency:0.5" goes by the cost that `costs["latency"]` measured (`dcodp.export`).
 
     At least `min_channels` channels stay, and kept channels are a multiple of `round_to`, both where the group is large
     enough. `ignore` are patterns (as in the shell) of layer or group names to leave alone; one that matches nothing is
@@ -65,11 +71,18 @@ def select(
     if isinstance(ratio, Mapping) and (target is not None or allocation != "uniform"):
         raise InputError("ratios per group are for allocation=uniform without a target; give one number")
     left_alone = _matched(graph.groups, ignore)
+    unscored = [g.name for g in graph.groups if g.name not in scores]
+    if unscored:
+        log.warning(
+            "%d of %d groups have no scores and stay whole: %s", len(unscored), len(graph.groups), _few(unscored)
+        )
     free = [g for g in graph.groups if g.name in scores and g.name not in left_alone and (interlayer or not g.coupled)]
     name = "cost" if isinstance(allocation, CostAware) else allocation
     settings = {"ratio": dict(ratio) if isinstance(ratio, Mapping) else ratio, "round_to": round_to,
                 "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer,
                 "allocation": name, "target": target, "comparable": comparable}  # fmt: skip
+    if unscored:
+        settings["unscored"] = unscored
     if target is None and allocation == "uniform":
         counts = local_counts(free, ratios, round_to, min_channels)
     elif isinstance(allocation, CostAware):
@@ -78,17 +91,22 @@ def select(
             alike = local_counts(free, ratios, round_to, min_channels)
             wanted = share_left(graph, kind, scores)(alike)
         counts = cost_aware_counts(
-            _trusted(allocation, comparable), graph, free, scores, kind, wanted, round_to, min_channels
+            _trusted(allocation, comparable), graph, free, scores, kind, wanted, round_to, min_channels, costs
         )
     else:
         kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))  # type: ignore[arg-type]
         counts, settings["kept_share"] = _budgeted(
-            graph, free, scores, Ranking(free, scores, comparable), allocation, kind, wanted, round_to, min_channels
-        )
+            graph, free, scores, Ranking(free, scores, comparable), allocation, kind, wanted, round_to, min_channels,
+            costs,
+        )  # fmt: skip
         if target is not None:
             settings["ratio"] = None
     keep = {g.name: lowest_removed(scores[g.name], g.channels, counts[g.name]) for g in free}
     return make_plan(graph, keep, settings)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _trusted(allocation: CostAware, comparable: bool) -> CostAware:
@@ -116,9 +134,10 @@ def _budgeted(
     wanted: float,
     round_to: int,
     min_channels: int,
+    costs: Mapping[str, Cost] | None = None,
 ) -> tuple[Counts, float]:
     """Counts that leave `wanted` of the net's FLOPs, parameters or free channels, and the share that they leave."""
-    left = share_left(graph, kind, scores)
+    left = share_left(graph, kind, scores, costs)
 
     def counts_at(ratio: float) -> Counts:
         if allocation == "global":

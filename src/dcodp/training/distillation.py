@@ -49,10 +49,14 @@ class Distillation:
 
     def __call__(self, network: nn.Module, batch: Batch, outputs: Any) -> dict[str, Tensor]:
         """The weighted parts for the batch whose outputs were made while it was listening."""
+        found, self._heard = self._heard, {}
+        return self.parts(network, batch, outputs, found)
+
+    def parts(self, network: nn.Module, batch: Batch, outputs: Any, found: Maps) -> dict[str, Tensor]:
+        """As the call, for whoever has listened himself: `found` is what was read while the outputs were made."""
         self._move_to(batch.images.device)
         with torch.no_grad(), reading(self.teacher.network, self.kept) as taught:
             lesson = self.teacher.lesson(batch, outputs)
-        found, self._heard = self._heard, {}
         parts = {"features": self._features(network, found, taught), **self.teacher.imitation(outputs, lesson)}
         return {name: self.weight * part for name, part in parts.items()}
 
@@ -60,9 +64,12 @@ class Distillation:
         errors = [torch.zeros((), device=next(network.parameters()).device)]
         for name, kept in self.kept.items():
             channel = -1 if isinstance(network.get_submodule(name), nn.Linear) else 1
-            for small, dense in zip(found.get(name, []), taught.get(name, []), strict=True):
+            pairs = list(zip(found.get(name, []), taught.get(name, []), strict=False))
+            if len(found.get(name, [])) != len(taught.get(name, [])):
+                continue  # a layer that heads call more often in training than in evaluation: no counterparts
+            for small, dense in pairs:
                 wanted = dense if kept is None else dense.index_select(channel, kept)
-                errors.append(unexplained(small, wanted, channel) / len(found[name]))
+                errors.append(unexplained(small, wanted, channel) / len(pairs))
         return torch.stack(errors).sum()
 
     def _move_to(self, device: torch.device) -> None:

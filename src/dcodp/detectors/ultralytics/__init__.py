@@ -1,0 +1,1 @@
+"""Every net of ultralytics, as a checkpoint describes it: its architecture, opening and writing files, the adapter."""

@@ -1,0 +1,121 @@
+"""Pruning to a share of the measured latency: the table proposes, the whole net is timed, the share is corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from dcodp.errors import InputError
+from dcodp.export.formats.exportable import Outputs
+from dcodp.export.latency import Latency
+from dcodp.export.net_costs import RUNS, timed, whole_net
+from dcodp.export.runtimes import Machine
+from dcodp.graph import CouplingGraph
+from dcodp.pruning import PrunePlan, prune, select
+from dcodp.pruning.costs import Cost
+
+TOLERANCE = 0.05  # of the share asked for
+LEAST = 0.02  # the smallest share that the table is asked for
+
+
+@dataclass(frozen=True)
+class Try:
+    """One net: the share that the table was asked for, and how long dense and small net took, side by side."""
+
+    asked: float
+    plan: PrunePlan
+    dense: Latency
+    small: Latency
+
+    @property
+    def share(self) -> float:
+        return self.small.median_ms / self.dense.median_ms
+
+
+@dataclass(frozen=True)
+class Met:
+    """The try nearest to the share wanted, and all of them in order."""
+
+    wanted: float
+    best: Try
+    tries: tuple[Try, ...]
+
+    def within(self, tolerance: float = TOLERANCE) -> bool:
+        return abs(self.best.share / self.wanted - 1) <= tolerance
+
+
+Measure = Callable[[PrunePlan], tuple[Latency, Latency]]  # → dense, small
+
+
+def met_latency(
+    graph: CouplingGraph,
+    scores: Mapping[str, Tensor],
+    wanted: float,
+    cost: Cost,
+    measure: Measure,
+    *,
+    tolerance: float = TOLERANCE,
+    tries: int = 5,
+    round_to: int = 8,
+    **selecting: Any,
+) -> Met:
+    """Plans until the measured median is within `tolerance` of `wanted`, a share of the dense net's latency.
+
+    `measure(plan)` times both nets (`measuring` gives one that does). The first net is what the table says; then the
+    share asked of it is corrected by what was measured. `round_to`: kernels work on blocks of channels,
+    and other counts cost as much as the next multiple. `selecting`: the further arguments of `select`.
+    The nearest try is returned also where none was near enough (`Met.within`). Raises InputError for a share out of
+    range, and where not even the first net can be had.
+    """
+    if not 0 < wanted <= 1:
+        raise InputError(f"latency:{wanted:g} is out of range; use 0 < share ≤ 1 of the dense net's latency")
+    done: list[Try] = []
+    for _ in range(tries):
+        asked = _next_share(done, wanted)
+        try:
+            plan = select(
+                graph, scores, target=f"latency:{asked}", costs={"latency": cost}, round_to=round_to, **selecting
+            )
+        except InputError:
+            if not done:
+                raise
+            break  # what is left to correct lies beyond the floors
+        if done and plan.groups in [t.plan.groups for t in done]:
+            break  # channels come in steps
+        done.append(Try(asked, plan, *measure(plan)))
+        if abs(done[-1].share / wanted - 1) <= tolerance:
+            break
+    return Met(wanted, _nearest(done, wanted), tuple(done))
+
+
+def _next_share(done: Sequence[Try], wanted: float) -> float:
+    """What to ask of the table so that `wanted` is measured: the secant between the nearest tries on both sides of it,
+    else in proportion. Never a secant through two on the same side, whose slope is often noise."""
+    if not done:
+        return wanted
+    above = min((t for t in done if t.share >= wanted), key=lambda t: t.share, default=None)
+    below = max((t for t in done if t.share < wanted), key=lambda t: t.share, default=None)
+    if above and below and above.asked > below.asked:
+        way = (wanted - below.share) / (above.share - below.share)
+        return below.asked + way * (above.asked - below.asked)
+    nearest = _nearest(done, wanted)
+    return min(1.0, max(LEAST, nearest.asked * wanted / nearest.share))
+
+
+def _nearest(done: Sequence[Try], wanted: float) -> Try:
+    return min(done, key=lambda t: abs(t.share - wanted))
+
+
+def measuring(network: nn.Module, example: Tensor, outputs: Outputs, machine: Machine, runs: int = RUNS) -> Measure:
+    """Times dense and small net in turns on `example`, as ONNX in the machine's runtime."""
+    dense = whole_net(network, example, outputs, machine)
+
+    def measure(plan: PrunePlan) -> tuple[Latency, Latency]:
+        small = whole_net(prune(network, plan), example, outputs, machine)
+        times = timed({"dense": dense, "small": small}, example, runs)
+        return times["dense"], times["small"]
+
+    return measure

@@ -1,0 +1,106 @@
+"""What is asked of `dcodp prune`, and whether a folder that is there was made of the same wishes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dcodp.config import Config
+from dcodp.errors import InputError
+from dcodp.export.formats import require_known
+from dcodp.files import file_digest, read_json, write_atomically
+from dcodp.targets import parse_target
+
+WORK = "work"  # the folder of what is needed to go on after an interruption
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share that stays); None: `ratio`
+    of the channels goes. "latency:0.5" is the share of the time that one image takes in `runtime` on `threads` CPU
+    threads; what layers cost there is read from `table`, else measured once and kept. `round_to`: kept channels are a
+    multiple of it; None: 8 for a latency, else 1.
+
+    `data`: a data.yaml (to classify: a folder of class folders) with labels; `images`: a folder without, for repair
+    alone (`epochs=0`). None: `epochs` by the number of images, `image_size` as the checkpoint was trained.
+    """
+
+    source: Path
+    out: Path
+    data: Path | None = None
+    images: Path | None = None
+    target: str | None = "flops:0.5"
+    ratio: float = 0.5
+    epochs: int | None = None
+    image_size: int | None = None
+    split: str = "val"
+    round_to: int | None = None
+    export: tuple[str, ...] = ()
+    runtime: str = "onnxruntime"
+    threads: int | None = None
+    table: Path | None = None
+    batch: int = 16
+    lr: float = 1e-3
+    seed: int = 0
+    device: str = "auto"
+    imports: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.images is None):
+            raise InputError("give either --data data.yaml, or --images FOLDER with --epochs 0 (repair without labels)")
+        if self.images is not None and self.epochs:
+            raise InputError(f"--epochs {self.epochs} needs labels; give --data data.yaml, or --epochs 0 with --images")
+        if self.target is not None:
+            parse_target(self.target)
+        if self.export:
+            require_known(self.export)
+        for name, value, least in (
+            ("--epochs", self.epochs, 0),
+            ("--batch", self.batch, 1),
+            ("--imgsz", self.image_size, 32),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"{name} {value} is out of range; use {least} or more")
+
+
+def composed(method: str, overrides: Sequence[str] = ()) -> Config:
+    """The parts of conf/method/NAME.yaml."""
+    from dcodp.compose import cells, register
+    from dcodp.resources import folder
+
+    register()
+    ((_, config),) = cells(folder("conf"), [f"method={method}", *overrides])
+    return config
+
+
+def wishes(job: Job, method: Config) -> dict[str, Any]:
+    """What decides the small net; files by their content. Exports can be had later, too."""
+    asked = {k: v for k, v in asdict(job).items() if k not in ("out", "device", "source", "export")}
+    if job.data is not None and job.data.is_file():
+        asked["data"] = f"{file_digest(job.data)} {job.data.resolve()}"
+    parts = {name: asdict(getattr(method, name)) for name in ("importance", "allocation", "repair")}
+    asked |= {"source": file_digest(job.source), "method": method.method, "parts": parts}
+    asked |= {"distill": method.finetune.distill, "labels": method.finetune.labels}
+    return json.loads(json.dumps(asked, default=str))
+
+
+def is_same(out: Path, asked: dict[str, Any]) -> bool:
+    path = out / WORK / "asked.json"
+    return path.exists() and read_json(path) == asked
+
+
+def refuse_others(job: Job, asked: dict[str, Any]) -> None:
+    """What an earlier run with other wishes has left is refused, not mixed in."""
+    work = job.out / WORK
+    if (work / "asked.json").exists() and not is_same(job.out, asked):
+        before = read_json(work / "asked.json")
+        other = ", ".join(f"{k}={before.get(k)}" for k in asked if before.get(k) != asked[k])
+        raise InputError(f"{job.out} holds a run with {other}; choose another --out, or delete the folder")
+
+
+def claim(job: Job, asked: dict[str, Any]) -> None:
+    """From now on the folder is of these wishes: what they are made of is known to be there."""
+    write_atomically(job.out / WORK / "asked.json", json.dumps(asked))

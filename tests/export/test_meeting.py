@@ -1,0 +1,93 @@
+"""Pruning to a measured share: what is asked of the table is corrected by what was measured. No clock decides here."""
+
+import numpy as np
+import pytest
+import torch
+from nets import IMAGE, chain
+
+import dcodp
+from dcodp.errors import InputError
+from dcodp.export import Latency, Machine, latency_cost, measuring, met_latency
+from dcodp.export.layer_sums import dense_counts
+from dcodp.pruning.costs import flops_of
+
+
+def milliseconds(value):
+    return Latency(value, value, value, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def traced():
+    net = chain(256)
+    graph = dcodp.trace(net, (IMAGE,))
+    return net, graph, {g.name: torch.rand(g.channels) for g in graph.groups}
+
+
+def machine_with(graph, overhead):
+    """A machine on which a net takes its share of FLOPs, and an overhead that no table knows."""
+    cost = flops_of(graph)
+    dense = cost(dense_counts(graph)[None])[0]
+
+    def measure(plan):
+        share = cost(dense_counts(graph, plan.groups)[None])[0] / dense
+        return milliseconds(1 + overhead), milliseconds(share + overhead)
+
+    return cost, measure
+
+
+def test_a_table_that_is_right_takes_one_try(traced):
+    _, graph, scores = traced
+    cost, measure = machine_with(graph, 0.0)
+    met = met_latency(graph, scores, 0.5, cost, measure)
+    assert met.within() and len(met.tries) == 1 and met.tries[0].asked == 0.5
+    assert all(len(kept) % 8 == 0 for kept in met.best.plan.groups.values())
+
+
+@pytest.mark.parametrize("wanted", [0.4, 0.6, 0.8])
+def test_an_overhead_that_the_table_lacks_is_made_up_for(traced, wanted):
+    _, graph, scores = traced
+    met = met_latency(graph, scores, wanted, *machine_with(graph, 0.3), tolerance=0.03, tries=8, round_to=4)
+    assert met.within(0.03) and len(met.tries) > 1
+    assert met.best.asked < wanted
+
+
+def test_what_cannot_be_met_returns_the_nearest(traced):
+    _, graph, scores = traced
+    met = met_latency(graph, scores, 0.2, *machine_with(graph, 2.0))
+    assert not met.within() and met.best.share == min(t.share for t in met.tries)
+
+
+def test_noise_does_not_send_the_share_away(traced):
+    """Two near tries on the same side whose order is noise: no secant through them is followed."""
+    _, graph, scores = traced
+    cost, measure = machine_with(graph, 0.0)
+    noise = iter([1.16, 1.08, 0.9, 0.93, 1.0])
+
+    def noisy(plan):
+        dense, small = measure(plan)
+        return dense, milliseconds(small.median_ms * next(noise))
+
+    met = met_latency(graph, scores, 0.5, cost, noisy, tolerance=0.001)
+    assert all(0.35 < t.asked < 0.6 for t in met.tries)
+
+
+@pytest.mark.parametrize("wanted", [0, 1.5])
+def test_shares_out_of_range_are_refused(traced, wanted):
+    _, graph, scores = traced
+    with pytest.raises(InputError, match="use 0 < share"):
+        met_latency(graph, scores, wanted, *machine_with(graph, 0.0))
+
+
+def test_a_cost_is_measured_and_met_in_the_runtime(traced, tmp_path):
+    """End to end; how long anything took decides nothing."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    net, graph, scores = traced
+    machine = Machine("onnxruntime", 1, spin=False)
+    cost = latency_cost(net, graph, IMAGE, lambda r: r, machine, tmp_path / "costs.json", widths=(0.5,))
+    counts = np.array([dense_counts(graph), dense_counts(graph) / 2])
+    dense, half = cost(counts)
+    assert 0 < half <= dense and (tmp_path / "costs.json").is_file()
+    met = met_latency(graph, scores, 0.9, cost, measuring(net, IMAGE, lambda r: r, machine, 5), tries=2, round_to=1)
+    assert met.best.plan.settings["target"].startswith("latency:")
+    assert met.best.dense.n == met.best.small.n == 5

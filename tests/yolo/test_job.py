@@ -1,0 +1,225 @@
+"""From a checkpoint to a small one with its card: what is there afterwards, what is done once, what is refused."""
+
+import json
+import re
+from dataclasses import replace
+
+import made
+import pytest
+import torch
+
+from dcodp import _ultralytics
+from dcodp.detectors.ultralytics.opening import open_checkpoint
+from dcodp.errors import InputError
+from dcodp.pruning import PrunePlan
+from dcodp.yolo import job as jobs
+from dcodp.yolo.asking import Job, composed
+from dcodp.yolo.job import run
+from dcodp.yolo.tuning import usual_epochs
+
+QUICK = ["importance.images=8", "allocation.sensitivity=0"]
+
+
+@pytest.fixture(scope="module")
+def method():
+    return composed("strong", [*QUICK, "finetune.distill=1"])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return made.data(tmp_path_factory.mktemp("data"), "detect")
+
+
+@pytest.fixture(scope="module")
+def whole(best, data, method, tmp_path_factory):
+    """(the job, its card) of a YOLOv8n that was trained for one epoch."""
+    job = Job(best, tmp_path_factory.mktemp("out") / "small", data, epochs=1, batch=8, export=("onnx",), threads=1)
+    return job, run(job, method)
+
+
+def test_leaves_everything_and_a_card_that_tells_it(whole):
+    job, card = whole
+    assert {p.name for p in job.out.iterdir()} == {
+        "small.pt", "small.safetensors", "plan.json", "card.json", "card.md", "pictures.png", "work", "small.onnx"
+    }  # fmt: skip
+    assert json.loads((job.out / "card.json").read_text()) == card
+    network = open_checkpoint(job.out / "small.safetensors").network
+    assert card["pruned"]["parameters"] == sum(p.numel() for p in network.parameters())
+    assert card["pruned"]["flops"] / card["dense"]["flops"] == pytest.approx(0.5, abs=0.01)
+    assert {"map50", "map50_95", "per_class", "parameters", "flops"} <= card["dense"].keys() & card["pruned"].keys()
+    text = (job.out / "card.md").read_text()
+    assert f"{card['pruned']['parameters'] / 1e6:.2f} M" in text and "trainer=PrunedTrainer" in text
+    assert PrunePlan.from_json(job.out / "plan.json") == open_checkpoint(job.out / "small.pt").plan
+
+
+def test_ultralytics_measures_the_same(whole):
+    job, card = whole
+    _ultralytics.prepare()
+    from ultralytics import YOLO
+
+    found = YOLO(str(job.out / "small.pt")).val(
+        data=str(job.out / "work" / "data" / "data.yaml"), imgsz=64, batch=8, plots=False, device="cpu", verbose=False,
+        project=str(job.out / "again"), workers=0,
+    )  # fmt: skip
+    assert float(found.box.map50) == pytest.approx(card["pruned"]["map50"], abs=1e-9)
+
+
+def test_the_exported_file_is_held_against_the_net_and_timed(whole):
+    job, card = whole
+    pytest.importorskip("onnxruntime")
+    told = card["exports"]["onnx"]
+    assert told["map50"] == pytest.approx(card["pruned"]["map50"], abs=5e-3)
+    for runtime in ("torch", "onnx"):
+        for net in ("dense", "pruned"):
+            times = card["latency"][runtime][net]
+            assert 0 < times["q1_ms"] <= times["median_ms"] <= times["q3_ms"]
+    assert "| latency, onnx |" in (job.out / "card.md").read_text()
+
+
+def test_a_latency_is_met_as_far_as_channels_allow(best, data, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    job = Job(best, tmp_path / "small", data, epochs=0, target="latency:0.6", threads=1)
+    card = run(job, composed("strong", QUICK))
+    (told,) = [note for note in card["notes"] if "of the dense one's time" in note]
+    assert "onnxruntime, 1 threads: the pruned net took 0." in told
+    assert card["pruned"]["flops"] < card["dense"]["flops"]
+    assert (tmp_path / "dcodp" / "layers-onnxruntime-1-threads.json").is_file()
+
+
+def test_what_is_there_is_not_done_again(whole, method, monkeypatch):
+    job, card = whole
+    monkeypatch.setattr(jobs, "_pruned", None)
+    assert run(job, method) == card
+
+
+def test_a_format_can_be_added(whole, method, monkeypatch):
+    job, card = whole
+    monkeypatch.setattr(jobs, "_trained", lambda *args: open_checkpoint(job.out / "small.safetensors").network)
+    added = run(replace(job, export=("onnx", "torchscript")), method)
+    assert set(added["exports"]) == {"onnx", "torchscript"}
+    assert added["pruned"]["map50"] == card["pruned"]["map50"]
+
+
+def test_other_wishes_do_not_mix(whole, method):
+    job, _ = whole
+    other = replace(job, target="flops:0.7")
+    with pytest.raises(InputError, match=r"holds a run with target=flops:0\.5; choose another --out"):
+        run(other, method)
+
+
+def test_interrupted_training_goes_on(best, data, method, tmp_path, monkeypatch):
+    from dcodp.yolo.trainers import PrunedDetectionTrainer
+
+    job = Job(best, tmp_path / "small", data, epochs=3, batch=8, threads=1)
+    save, seen = PrunedDetectionTrainer.save_model, []
+
+    def stopped(self):
+        saved = save(self)
+        seen.append(self.epoch)
+        if self.epoch == 0:
+            raise KeyboardInterrupt
+        return saved
+
+    monkeypatch.setattr(PrunedDetectionTrainer, "save_model", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(job, method)
+    monkeypatch.setattr(jobs, "_shrunk", None)  # pruned once
+    card = run(job, method)
+    assert seen == [0, 1, 2]
+    assert card["trained"]["epochs"] == 3
+
+
+def test_without_labels(best, data, method, tmp_path):
+    images = data.parent / "images" / "train"
+    card = run(Job(best, tmp_path / "small", images=images, epochs=0, threads=1), method)
+    assert card["trained"]["epochs"] == 0 and "map50" not in card["pruned"]
+    assert (tmp_path / "small" / "pictures.png").exists()
+
+
+def test_a_small_net_is_pruned_again(whole, data, method, tmp_path):
+    job, card = whole
+    again = run(Job(job.out / "small.pt", tmp_path / "smaller", data, epochs=0, threads=1), method)
+    assert again["dense"]["parameters"] == card["pruned"]["parameters"]
+    opened = open_checkpoint(tmp_path / "smaller" / "small.safetensors")
+    assert opened.plan.channels == open_checkpoint(job.out / "small.pt").plan.channels  # against the dense net
+    assert again["pruned"]["flops"] / card["dense"]["flops"] == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({}, "either --data data.yaml, or --images"),
+        ({"images": "x", "epochs": 3}, "--epochs 3 needs labels"),
+        ({"data": "x", "target": "flop:0.5"}, "flop"),
+        ({"data": "x", "batch": 0}, "--batch 0 is out of range"),
+    ],
+)
+def test_bad_wishes_are_one_line(asked, line, tmp_path):
+    with pytest.raises(InputError, match=re.escape(line)):
+        Job(tmp_path / "best.pt", tmp_path / "out", **asked)
+
+
+def test_data_of_other_classes_are_refused(best, data, method, tmp_path):
+    other = data.parent / "three.yaml"
+    other.write_text(data.read_text().replace("1: blue", "1: blue, 2: green"))
+    with pytest.raises(InputError, match=r"has 3 classes, .* finds 2"):
+        run(Job(best, tmp_path / "small", other, epochs=1), method)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"split": "nope"}, "have no nope split"),
+        ({"image_size": 50}, "--imgsz 50 does not fit"),
+        ({"out": "x/y"}, "cannot write"),
+    ],
+)
+def test_a_mistake_can_be_corrected(best, data, method, tmp_path, wrong, line):
+    (tmp_path / "x").write_text("a file")
+    right = Job(best, tmp_path / "small", data, epochs=0, threads=1)
+    wrong = {key: tmp_path / value if key == "out" else value for key, value in wrong.items()}
+    with pytest.raises(InputError, match=line):
+        run(replace(right, **wrong), method)
+    jobs.refuse_others(right, jobs.wishes(right, method))  # nothing stands in the way
+
+
+def test_epochs_by_the_number_of_images():
+    assert [usual_epochs(n) for n in (1, 205, 1000, 10_000)] == [50, 49, 10, 10]
+
+
+FAMILIES = {
+    "DetectionModel": ["yolov3-tiny", "yolov5n", "yolov6n", "yolov8n-p2", "yolov9t", "yolov10n", "yolo11n", "yolo12n",
+                       "yolo26n"],
+    "RTDETRDetectionModel": ["rtdetr-l"],
+    "SegmentationModel": ["yolov8n-seg", "yolo11n-seg", "yolo26n-seg"],
+    "PoseModel": ["yolov8n-pose", "yolo11n-pose", "yolo26n-pose"],
+    "OBBModel": ["yolov8n-obb", "yolo11n-obb", "yolo26n-obb"],
+    "ClassificationModel": ["yolov8n-cls", "yolo11n-cls", "yolo26n-cls"],
+}  # fmt: skip
+TASK = {"SegmentationModel": "segment", "PoseModel": "pose", "OBBModel": "obb", "ClassificationModel": "classify"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in FAMILIES.items() for name in names])
+def test_every_family(kind, name, method, tmp_path):
+    task = TASK.get(kind, "detect")
+    best = made.checkpoint(tmp_path / "best.pt", name, kind)
+    job = Job(best, tmp_path / "small", made.data(tmp_path / "data", task), epochs=1, batch=8, threads=1)
+    card = run(job, method)
+    _ultralytics.prepare()
+    from ultralytics import YOLO
+
+    net = YOLO(str(job.out / "small.pt"))
+    assert sum(p.numel() for p in net.model.parameters()) == card["pruned"]["parameters"]
+    x = torch.rand(1, 3, 64, 64)
+    mine, theirs = (found(x) for found in (open_checkpoint(job.out / "small.pt").network, net.model.eval()))
+    assert torch.equal(first(mine), first(theirs))
+    with pytest.raises(KeyError, match="this net is pruned"):
+        net.train(data=str(job.data), epochs=1, imgsz=64, plots=False, device="cpu", workers=0, project=str(tmp_path))
+
+
+def first(result):
+    while not isinstance(result, torch.Tensor):
+        result = result[0]
+    return result

@@ -1,0 +1,65 @@
+"""A pruned net in ultralytics' own hands: it predicts, is refused by the stock trainer, and stays pruned in ours."""
+
+import made
+import pytest
+import torch
+
+from dcodp import _ultralytics
+from dcodp.detectors.ultralytics.opening import open_checkpoint
+from dcodp.yolo.images import place_font
+
+SHORT = {"epochs": 1, "imgsz": 64, "batch": 8, "plots": False, "workers": 0, "device": "cpu", "verbose": False,
+         "exist_ok": True, "optimizer": "AdamW", "lr0": 1e-3}  # fmt: skip
+
+
+def yolo(path):
+    _ultralytics.prepare()
+    place_font()
+    from ultralytics import YOLO
+
+    return YOLO(str(path))
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return made.data(tmp_path_factory.mktemp("data"), "detect")
+
+
+def test_predicts_with_its_names(small):
+    (found,) = yolo(small).predict(torch.rand(1, 3, 64, 64), verbose=False, device="cpu")
+    assert found.names == made.NAMES
+
+
+def test_the_stock_trainer_refuses_it_with_the_line_to_type(small, data, tmp_path):
+    with pytest.raises(KeyError, match=r"this net is pruned.*trainer=PrunedTrainer"):
+        yolo(small).train(data=str(data), project=str(tmp_path), **SHORT)
+
+
+def test_our_trainer_keeps_it_pruned(small, data, tmp_path):
+    from dcodp.yolo import PrunedTrainer
+
+    net = yolo(small)
+    before = parameters(net.model)
+    net.train(trainer=PrunedTrainer, data=str(data), project=str(tmp_path), name="a", **SHORT)
+    best = tmp_path / "a" / "weights" / "best.pt"
+    opened = open_checkpoint(best)
+    assert parameters(opened.network) == before == parameters(yolo(best).model)
+    assert opened.plan == open_checkpoint(small).plan
+    with pytest.raises(KeyError, match="this net is pruned"):
+        yolo(best).train(data=str(data), project=str(tmp_path), **SHORT)
+
+
+def test_a_dense_net_or_other_classes_are_said(small, data, tmp_path):
+    from dcodp.errors import InputError
+    from dcodp.yolo import PrunedTrainer
+
+    with pytest.raises(InputError, match="no checkpoint"):
+        PrunedTrainer(overrides={"model": "yolov8n.yaml", "task": "detect"})
+    three = tmp_path / "three.yaml"
+    three.write_text(data.read_text().replace("1: blue", "1: blue, 2: green") + f"path: {data.parent}\n")
+    with pytest.raises(InputError, match="knows 2 classes, the data have 3"):
+        yolo(small).train(trainer=PrunedTrainer, data=str(three), project=str(tmp_path), **SHORT)
