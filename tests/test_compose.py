@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import hydra
 import pytest
 
+from dcodp import compose
 from dcodp.compose import cells, register
 from dcodp.config import Config, semantic
 from dcodp.errors import InputError
@@ -181,3 +183,15 @@ def test_a_folder_of_ones_own_adds_names_and_replaces_none(tmp_path, monkeypatch
     assert [c.model.name for _, c in cells(CONF, ["model=yolov8n,mine"], own)] == ["yolov8n", "mine"]
     with pytest.raises(InputError, match="nowhere is no folder"):
         cells(CONF, [], Path("nowhere"))
+
+
+def test_a_single_cell_is_composed_once(monkeypatch):
+    """Its sweep, if an experiment asks for one, is looked up in what becomes its configuration."""
+    asked = []
+    monkeypatch.setattr(compose, "compose", lambda *given, **options: asked.append(given) or real(*given, **options))
+    real = hydra.compose
+    alone = one("ratio=0.2", "hydra.job.name=named")
+    assert len(asked) == 1
+    ((overrides, _), (_, of_a_sweep)) = cells(CONF, ["ratio=0.1,0.2", "hydra.job.name=named"])
+    assert len(asked) == 4 and overrides == ["ratio=0.1", "hydra.job.name=named"]
+    assert alone == of_a_sweep

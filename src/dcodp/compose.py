@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib.util
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from dcodp import own
@@ -110,8 +111,14 @@ def cells(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) 
     if any(o.is_sweep_override() and o.get_key_element() == "experiment" for o in typed):
         raise InputError("several experiments were asked for in one sweep; run them one after the other")
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        asked = [*_parsed(_sweeper_params(typed)), *typed]
+        fixed = [line for o in typed if not o.is_sweep_override() for line in _choices(o)]
+        with _explaining(fixed):
+            whole = compose("config", fixed, return_hydra_config=True)
+        asked = [*_parsed(_sweeper_params(whole)), *typed]
         choices = {override.get_key_element(): _choices(override) for override in asked}
+        if len(choices) == len(fixed) == len(asked):  # one cell, which is composed already
+            with _explaining(fixed):
+                return [(fixed, to_config(_without_hydra(whole)))]
         return [(list(chosen), _compose(list(chosen))) for chosen in itertools.product(*choices.values())]
 
 
@@ -143,14 +150,16 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
         raise InputError(f"{_first_line(error)}; write overrides as key=value") from error
 
 
-def _sweeper_params(typed: Sequence[Override]) -> list[str]:
+def _sweeper_params(composed: DictConfig) -> list[str]:
     """What the overlays put into hydra.sweeper.params, as overrides: ["model=yolov8n,yolov7", "ratio=0.2,0.5,0.7"]."""
-    fixed = [line for o in typed if not o.is_sweep_override() for line in _choices(o)]
-    try:
-        params = compose("config", fixed, return_hydra_config=True).hydra.sweeper.get("params") or {}
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_explained(error, fixed)) from error
-    return [f"{key}={values}" for key, values in params.items()]
+    return [f"{key}={values}" for key, values in (composed.hydra.sweeper.get("params") or {}).items()]
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    """As `compose` gives it where Hydra's own settings are not asked for."""
+    with flag_override(composed, ["read_only", "struct"], False):
+        del composed["hydra"]
+    return composed
 
 
 def _choices(override: Override) -> list[str]:
@@ -164,10 +173,17 @@ def _choices(override: Override) -> list[str]:
 
 def _compose(overrides: list[str]) -> Config:
     plain = [o for o in overrides if o.startswith(SEARCH) or not o.lstrip("+~").startswith("hydra")]
-    try:
+    with _explaining(plain):
         return to_config(compose("config", plain))
+
+
+@contextlib.contextmanager
+def _explaining(overrides: list[str]) -> Iterator[None]:
+    """What Hydra refuses becomes an InputError, one line that says what is allowed."""
+    try:
+        yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_explained(error, plain)) from error
+        raise InputError(_explained(error, overrides)) from error
 
 
 def _explained(error: Exception, overrides: list[str]) -> str:
