@@ -126,7 +126,7 @@ def test_nothing_that_is_rendered_is_stale(rendering):
 def test_every_study_and_every_place_for_a_table_is_rendered(rendering):
     assert {path.parent.name for path in RESULTS.glob("*/records.json")} == set(rendering["STUDIES"])
     marks = set(re.findall(r"<!-- (.*?) -->", README)) - {"end"}
-    assert marks == {*rendering["README"], "architectures", "cost", "calibration"}
+    assert marks == {*rendering["README"], "prune card", "architectures", "cost", "calibration"}
     kept = {path for path in RESULTS.glob("*/tables/*") if path.is_file()}
     assert kept == {path for path in rendering["documents"]() if path.parent.name == "tables"}
 
