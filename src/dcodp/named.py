@@ -172,7 +172,7 @@ def _card(job: Job, config: Config, record: Record) -> dict[str, Any]:
         "latency": {},
         "notes": record.notes,
         "versions": {
-            "dcodp": code["git"] or code["version"],
+            "code": code["git"] or code["version"],
             "machine": told["device"],
             "libraries": told["libraries"],
         },

@@ -41,7 +41,7 @@ FIGURES = (
 def as_text(card: dict[str, Any]) -> str:
     """Markdown: the table, how the net was made, per class, what was noted."""
     asked = card["asked"]
-    lines = [f"# {card['name']}", "", f"Pruned from {card['source']} by dcodp {card['versions']['dcodp']}: "
+    lines = [f"# {card['name']}", "", f"Pruned from {card['source']} by dcodp {card['versions']['code']}: "
              f"{asked['target'] or 'ratio ' + str(asked['ratio'])}, method {asked['method']}, "
              f"{card['trained']['epochs']} epochs of fine-tuning, {card['image_size']} px.", ""]  # fmt: skip
     lines += ["| | dense | small | share |", "| --- | ---: | ---: | ---: |"]

@@ -243,4 +243,4 @@ def _card(
 def _versions() -> dict[str, Any]:
     code = code_version()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
-    return {"dcodp": code["git"] or code["version"], "machine": device, "libraries": library_versions()}
+    return {"code": code["git"] or code["version"], "machine": device, "libraries": library_versions()}
