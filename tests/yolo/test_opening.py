@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import json
 import sys
 import types
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch import nn
 import dcodp
 from dcodp import _ultralytics
 from dcodp.detectors.checkpoint import read_checkpoint
-from dcodp.detectors.ultralytics.opening import going_on, open_checkpoint
+from dcodp.detectors.ultralytics.opening import HEADER, going_on, open_checkpoint
 from dcodp.errors import InputError
+from dcodp.files.tensors import load_tensors, save_tensors
 
 X = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
@@ -141,6 +143,37 @@ def test_nothing_that_a_description_asks_for_is_run(best, tmp_path, harm):
     with pytest.raises(InputError, match="description asks for"):
         open_checkpoint(saved(tmp_path / "a.pt", network))
     assert not mark.exists()
+
+
+def damaged(known, how):
+    match how:
+        case "kind":
+            known["description"]["kind"] = "torch_safe_load"
+        case "layer":
+            known["description"]["yaml"]["backbone"][0][2] = "torch_safe_load"
+        case "no plan":
+            del known["plan"]
+        case "index":
+            next(iter(known["plan"]["keep"].values()))["0"] = [10**6]
+        case "list":
+            return [known]
+    return known
+
+
+@pytest.mark.parametrize("how", ["kind", "layer", "no plan", "index", "list"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_what_a_small_file_says_of_itself_is_not_trusted(small, tmp_path, how, suffix):
+    path = tmp_path / f"small{suffix}"
+    if suffix == ".pt":
+        network = network_of(small)
+        network.dcodp = damaged(copy.deepcopy(network.dcodp), how)
+        saved(path, network)
+    else:
+        tensors, header = load_tensors(small.with_suffix(suffix))
+        header[HEADER] = json.dumps(damaged(json.loads(header[HEADER]), how))
+        save_tensors(tensors, path, header)
+    with pytest.raises(InputError, match=r"description asks for|is damaged|does not read|plan"):
+        open_checkpoint(path)
 
 
 def test_plain_activations_are_taken_and_do_not_stay(best, tmp_path):

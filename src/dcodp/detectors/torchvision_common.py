@@ -22,7 +22,9 @@ from dcodp.detectors.class_rows import COCO_CATEGORIES, Layout, match, with_rows
 from dcodp.detectors.parallel import share_of_mean
 from dcodp.errors import InputError
 from dcodp.files.loading import load_strictly
+from dcodp.graph.tracing import result_tensors
 
+HEAD = "head"  # the module of detectors with one for everything
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 Rows = dict[str, Layout]  # class layer → how its outputs are ordered
 
@@ -83,6 +85,21 @@ class TorchvisionDetector(Detector):
         """The maps that the heads read, by level."""
         network: Any = self.network
         return network.backbone(network.transform(self._inputs(images))[0].tensors)
+
+
+class OneHeadDetector(TorchvisionDetector):
+    """A detector whose `head` says everything of the whole pyramid at once; another net learns from what it says."""
+
+    heads = (HEAD,)
+
+    def compared(self, images: Tensor) -> list[Tensor]:
+        """What the head says at every anchor or place."""
+        return result_tensors(self.network.head(self.features(images)))  # type: ignore[operator]
+
+    @torch.no_grad()
+    def lesson(self, batch: Batch, outputs: Said) -> Said:
+        network: Any = self.network
+        return Said({}, {HEAD: ((), network.head(list(self._features(batch.images).values())))})
 
 
 @contextmanager

@@ -64,9 +64,9 @@ class Distillation:
         errors = [torch.zeros((), device=next(network.parameters()).device)]
         for name, kept in self.kept.items():
             channel = -1 if isinstance(network.get_submodule(name), nn.Linear) else 1
-            pairs = list(zip(found.get(name, []), taught.get(name, []), strict=False))
-            if len(found.get(name, [])) != len(taught.get(name, [])):
+            if len(found.get(name, [])) > len(taught.get(name, [])):
                 continue  # a layer that heads call more often in training than in evaluation: no counterparts
+            pairs = list(zip(found.get(name, []), taught.get(name, []), strict=True))
             for small, dense in pairs:
                 wanted = dense if kept is None else dense.index_select(channel, kept)
                 errors.append(unexplained(small, wanted, channel) / len(pairs))

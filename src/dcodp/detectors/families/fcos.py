@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -12,33 +11,19 @@ from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from dcodp.config import ModelConfig
-from dcodp.data.types import Batch
 from dcodp.detectors.base import Detector
 from dcodp.detectors.class_rows import Layout
 from dcodp.detectors.imitation import binary_divergence, weighted_mean
-from dcodp.detectors.torchvision_common import NarrowResNet, Said, TorchvisionDetector, load_all, make_network
-from dcodp.graph.tracing import result_tensors
+from dcodp.detectors.torchvision_common import HEAD, NarrowResNet, OneHeadDetector, Said, load_all, make_network
 
-HEAD = "head"
 WIDTH = 64  # of the tiny pyramid: two channels in each of the head's 32 groups of normalisation
 
 ROWS = {"head.classification_head.cls_logits": Layout()}  # one box per place
 
 
-class FCOSDetector(TorchvisionDetector):
+class FCOSDetector(OneHeadDetector):
     """Losses: `classification` (focal), `bbox_regression` (generalised IoU) and `bbox_ctrness`, how central a place is
     in its object. There is no background class."""
-
-    heads = (HEAD,)
-
-    def compared(self, images: Tensor) -> list[Tensor]:
-        """What the heads say at every place."""
-        return result_tensors(self.network.head(self.features(images)))  # type: ignore[operator]
-
-    @torch.no_grad()
-    def lesson(self, batch: Batch, outputs: Said) -> Said:
-        network: Any = self.network
-        return Said({}, {HEAD: ((), network.head(list(self._features(batch.images).values())))})
 
     def imitation(self, outputs: Said, lesson: Said) -> dict[str, Tensor]:
         """ "classification", "bbox_regression" (L1 of the distances to the four sides, in strides) and "bbox_ctrness"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -13,31 +12,16 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from dcodp.config import ModelConfig
-from dcodp.data.types import Batch
 from dcodp.detectors.base import Detector
 from dcodp.detectors.class_rows import Layout
 from dcodp.detectors.imitation import binary_divergence, weighted_mean
-from dcodp.detectors.torchvision_common import NarrowResNet, Said, TorchvisionDetector, load_all, make_network
-from dcodp.graph.tracing import result_tensors
-
-HEAD = "head"
+from dcodp.detectors.torchvision_common import HEAD, NarrowResNet, OneHeadDetector, Said, load_all, make_network
 
 ROWS = {"head.classification_head.cls_logits": Layout(blocks=9)}  # 9 anchors per place
 
 
-class RetinaNetDetector(TorchvisionDetector):
+class RetinaNetDetector(OneHeadDetector):
     """Losses: `classification` (focal) and `bbox_regression`. There is no background class."""
-
-    heads = (HEAD,)
-
-    def compared(self, images: Tensor) -> list[Tensor]:
-        """What the heads say at every anchor."""
-        return result_tensors(self.network.head(self.features(images)))  # type: ignore[operator]
-
-    @torch.no_grad()
-    def lesson(self, batch: Batch, outputs: Said) -> Said:
-        network: Any = self.network
-        return Said({}, {HEAD: ((), network.head(list(self._features(batch.images).values())))})
 
     def imitation(self, outputs: Said, lesson: Said) -> dict[str, Tensor]:
         """ "classification" and "bbox_regression" (L1) over all anchors, weighted by the highest class probability that

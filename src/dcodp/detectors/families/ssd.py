@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 from torchvision.models import detection
@@ -17,38 +16,26 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 
 from dcodp.config import ModelConfig
-from dcodp.data.types import Batch
 from dcodp.detectors.base import Detector
 from dcodp.detectors.class_rows import Layout
 from dcodp.detectors.imitation import categorical_divergence, weighted_mean
-from dcodp.detectors.torchvision_common import NarrowResNet, Rows, Said, TorchvisionDetector, load_all, make_network
+from dcodp.detectors.torchvision_common import HEAD, NarrowResNet, OneHeadDetector, Rows, Said, load_all, make_network
 from dcodp.errors import InputError
-from dcodp.graph.tracing import result_tensors
 
-HEAD, CLASSES = "head", "head.classification_head.module_list"
+CLASSES = "head.classification_head.module_list"
 SMALLEST = {"ssd300_vgg16": 288}  # pixels: in less, its last convolutions, without padding, have nothing to read
 
 
-class SSDDetector(TorchvisionDetector):
+class SSDDetector(OneHeadDetector):
     """Losses: `classification` (cross entropy, hard negatives) and `bbox_regression` (smooth L1), both over the number
     of anchors that match an object in the batch."""
 
     first_label = 1
-    heads = (HEAD,)
     smallest = 32  # pixels
 
     def example_inputs(self, image_size: int, batch: int = 1) -> tuple[Any, ...]:
         self._require(image_size)
         return super().example_inputs(image_size, batch)
-
-    def compared(self, images: Tensor) -> list[Tensor]:
-        """What the heads say at every anchor."""
-        return result_tensors(self.network.head(self.features(images)))  # type: ignore[operator]
-
-    @torch.no_grad()
-    def lesson(self, batch: Batch, outputs: Said) -> Said:
-        network: Any = self.network
-        return Said({}, {HEAD: ((), network.head(list(self._features(batch.images).values())))})
 
     def imitation(self, outputs: Said, lesson: Said) -> dict[str, Tensor]:
         """ "classification" and "bbox_regression" (smooth L1) over all anchors, weighted by the highest probability of

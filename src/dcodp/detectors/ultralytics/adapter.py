@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -239,8 +238,7 @@ def _further(raw: Any) -> bool:
 def _without_maps(raw: Any) -> Any:
     if not isinstance(raw, dict):
         return [t for t in tree_flatten(raw)[0] if isinstance(t, Tensor)]
-    held = {k: _without_maps(v) if isinstance(v, dict) else v for k, v in raw.items() if k != PASSED_ALONG}
-    return copy.copy(held)
+    return {k: _without_maps(v) if isinstance(v, dict) else v for k, v in raw.items() if k != PASSED_ALONG}
 
 
 def _beyond_boxes(raw: dict[str, Tensor]) -> dict[str, Tensor]:

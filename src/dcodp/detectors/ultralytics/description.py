@@ -54,6 +54,8 @@ class Description:
     @classmethod
     def from_dict(cls, tree: dict[str, Any], imports: Sequence[str] = ()) -> Description:
         """Of what `to_dict` gave, also after JSON. Modules are imported only where `imports` names them again."""
+        if tree["kind"] not in TASKS:  # it is looked up among everything in ultralytics' module
+            raise InputError(f"the net's description asks for {tree['kind']!r}, which is no net that can be pruned")
         missing = [name for name in tree.get("imports", ()) if name not in imports]
         if missing:
             raise InputError(f"the net has layers of {', '.join(missing)}; add --import {' --import '.join(missing)}")

@@ -100,17 +100,26 @@ def _open_safetensors(path: Path, imports: Sequence[str]) -> Opened:
         raise InputError(
             f"{path} does not say which net it is of; give the small.safetensors of `dcodp prune`, or a .pt"
         )
-    known = json.loads(header[HEADER])
-    return _opened(known, tensors, str(path), imports, known.get("training", {}))
+    try:
+        known = json.loads(header[HEADER])
+    except ValueError as error:
+        raise InputError(f"{path} is damaged (its header is no JSON); prune the dense net again") from error
+    training = known.get("training") if isinstance(known, dict) else None
+    return _opened(known, tensors, str(path), imports, training if isinstance(training, dict) else {})
 
 
 def _opened(known: Any, state: dict[str, Tensor], path: str, imports: Sequence[str], training: dict) -> Opened:
     """A net that was pruned here: its dense architecture, cut as the plan says, with these weights."""
     if not isinstance(known, dict) or known.get("format") != FORMAT:
         raise InputError(f"{path} was written in a format that this version does not read; prune the dense net again")
-    description = Description.from_dict(known["description"], imports)
-    plan = PrunePlan.from_dict(known["plan"])
-    network: Any = prune(build(description), plan)
+    try:
+        description = Description.from_dict(known["description"], imports)
+        plan = PrunePlan.from_dict(known["plan"])
+        network: Any = prune(build(description), plan)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: its plan does not fit its net; prune the dense net again") from error
     network.names = dict(description.names)
     setattr(network, ATTRIBUTE, known)
     plain = {name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)}
