@@ -50,7 +50,7 @@ def test_images_without_objects_can_be_trained_on(detector):
     none = Batch(images, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
     total, parts = detector.loss(none)
     total.backward()
-    assert torch.isfinite(total) and float(parts["bbox_regression"]) == 0
+    assert torch.isfinite(total) and parts["bbox_regression"].item() == 0
 
 
 def test_predictions(detector, batch):

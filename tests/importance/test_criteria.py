@@ -22,7 +22,7 @@ def test_all_are_there_and_say_what_they_need():
         "weights": "fpgm l1 l2 lamp slimming",
         "maps": "chip dcodp dcodp_greedy hrank rank",
         "consumer inputs": "lasso second_order thinet",
-        "gradients": "taylor",
+        "gradients": "grasp localization snip taylor",
     }
     wanted = {name: need for need, named in needs.items() for name in named.split()}
     assert {name: criterion(name).sees for name in names()} == wanted

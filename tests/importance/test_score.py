@@ -11,6 +11,7 @@ from dcodp.calibration import Evidence, gather
 from dcodp.errors import InputError
 from dcodp.importance import (
     contribution_gram,
+    criterion,
     evidence_for,
     gram,
     greedy_removal_order,
@@ -18,6 +19,7 @@ from dcodp.importance import (
     lasso_scores,
     names,
     nuclear_coupling,
+    snip,
     taylor,
     thinet_order_from_gram,
     weights,
@@ -48,9 +50,13 @@ def test_the_groups_are_what_these_tests_take_them_for(graph):
 
 
 def test_together_as_alone(network, graph, batches):
-    together = dcodp.score(network, graph, names(), batches, loss=squared_error(network))
+    def losses(batch):
+        value = squared_error(network)(batch)
+        return {"total": value, "boxes": value.sqrt()}
+
+    together = dcodp.score(network, graph, names(), batches, loss=losses)
     for name in names():
-        alone = dcodp.score(network, graph, name, batches, loss=squared_error(network))
+        alone = dcodp.score(network, graph, name, batches, loss=losses)
         assert alone.keys() == together[name].keys() and alone
         for group, scores in alone.items():
             assert torch.equal(scores, together[name][group]), (name, group)
@@ -82,7 +88,7 @@ def test_criteria_share_what_they_both_need(network, graph):
 def test_what_is_kept_does_not_grow_with_the_images(network, graph, batches):
     sizes = []
     for count in (2, 3):
-        evidence = evidence_for(network, graph, [n for n in names() if n != "taylor"])
+        evidence = evidence_for(network, graph, [n for n in names() if criterion(n).sees != "gradients"])
         gather(evidence, batches[:count], lambda inputs: network(*inputs))
         sizes.append({key: value.shape for key, value in evidence.state().items()})
     assert sizes[0] == sizes[1]
@@ -150,6 +156,45 @@ def test_taylor_by_hand(network, graph, batches):
         (grad,) = torch.autograd.grad(squared_error(network)(batch), [network.down.weight])
         wanted.append(taylor(network.down.weight.flatten(1), grad.flatten(1)))
     torch.testing.assert_close(found["down"], torch.stack(wanted).mean(0))
+
+
+def test_snip_by_hand(network, graph, batches):
+    found = dcodp.score(network, graph, "snip", batches, loss=squared_error(network))
+    grads = [torch.autograd.grad(squared_error(network)(batch), [network.down.weight])[0] for batch in batches]
+    wanted = torch.stack([snip(network.down.weight.flatten(1), grad.flatten(1)) for grad in grads]).mean(0)
+    torch.testing.assert_close(found["down"], wanted)
+
+
+def test_grasp_is_the_slope_of_the_gradient_flow(network, graph, batches):
+    """Scaling a filter by 1 + ε changes half the squared norm of the gradients by ε · w·Hg."""
+    network.double()
+    batch = (batches[0][0].double(),)
+    loss = squared_error(network)
+    found = dcodp.score(network, graph, "grasp", [batch], loss=loss)["down"]
+    weights = [network.get_parameter(name) for name in evidence_for(network, graph, ["grasp"]).wanted("differentiated")]
+    filters = network.down.weight.detach().clone()
+
+    def flow(scale: Tensor) -> float:
+        network.down.weight.data = filters * scale[:, None, None, None]
+        return sum(float(g.square().sum()) for g in torch.autograd.grad(loss(batch), weights)) / 2
+
+    steps = 1e-4 * torch.eye(len(found), dtype=torch.float64)
+    slopes = [(flow(1 + step) - flow(1 - step)) / 2e-4 for step in steps]
+    torch.testing.assert_close(found, torch.tensor(slopes, dtype=torch.float64), rtol=1e-5, atol=1e-12)
+
+
+def test_localization_sees_the_loss_of_boxes_alone(network, graph, batches):
+    squares = squared_error(network)
+
+    def losses(batch):
+        return {"total": squares(batch) + network(*batch).abs().sum(), "boxes": squares(batch)}
+
+    found = dcodp.score(network, graph, ["taylor", "localization"], batches, loss=losses)
+    alone = dcodp.score(network, graph, "taylor", batches, loss=squares)
+    assert all(torch.equal(found["localization"][name], alone[name]) for name in alone)
+    assert not torch.equal(found["taylor"]["down"], alone["down"])
+    with pytest.raises(InputError, match="part about boxes"):
+        dcodp.score(network, graph, "localization", batches, loss=squares)
 
 
 def test_taylor_leaves_the_network_as_it_was(network, graph, batches):

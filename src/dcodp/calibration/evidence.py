@@ -43,6 +43,9 @@ class Evidence:
         """The statistics that want to see this of the weight `name`."""
         return [statistic for statistic, names in self._wanted[kind].items() if name in names]
 
+    def differentiates(self, statistic: Statistic) -> bool:
+        return bool(self._wanted["differentiated"][statistic])
+
     def needs_data(self, statistic: Statistic) -> bool:
         return any(names[statistic] for names in self._wanted.values())
 

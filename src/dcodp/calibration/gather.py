@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -11,27 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from dcodp.calibration.evidence import Evidence
-from dcodp.calibration.statistic import seed_of
+from dcodp.calibration.statistic import Quantity, seed_of
 from dcodp.calibration.watch import Read, Watch
 from dcodp.errors import InputError
 from dcodp.graph.tracing import call_arguments
+
+Loss = Callable[[Any], "Tensor | Mapping[str, Tensor]"]
 
 
 def gather(
     evidence: Evidence,
     batches: Iterable[Any],
     forward: Callable[[Any], Any],
-    loss: Callable[[Any], Tensor] | None = None,
+    loss: Loss | None = None,
     after_batch: Callable[[Evidence], None] | None = None,
 ) -> None:
     """Run over calibration batches and add to the evidence what its statistics want to see.
 
     `forward` runs the network on a batch, in evaluation mode and without gradients. `loss` gives the scalar loss of a
-    batch, for statistics of gradients; the network is then in training mode but for its batch norms, which keep
-    using (and do not touch) their running statistics. Batches that the evidence already holds are skipped, so that
-    an interrupted pass can go on. Modes, parameters and random generators are left as found.
+    batch, for statistics of gradients, or a dictionary of it ("total") and of its part about "boxes"; the network is
+    then in training mode but for its batch norms, which keep using (and do not touch) their running statistics.
+    Batches that the evidence already holds are skipped, so that an interrupted pass can go on. Modes, parameters and
+    random generators are left as found.
     """
-    differentiated = evidence.wanted("differentiated")
+    differentiated = bool(evidence.wanted("differentiated"))
     if differentiated and loss is None:
         raise InputError("gradients are asked for; give a loss and labelled batches")
     watching = evidence.wanted("produced") or evidence.wanted("read")
@@ -43,7 +46,7 @@ def gather(
                 _watched_forward(evidence, lambda batch=batch: forward(batch), number)
             if differentiated and loss is not None:
                 seed = seed_of(evidence.subject.seed, number)
-                _differentiated_loss(evidence, lambda batch=batch: loss(batch), sorted(differentiated), seed)
+                _differentiated_loss(evidence, lambda batch=batch: loss(batch), seed)
             evidence.batches = number + 1
             if after_batch is not None:
                 after_batch(evidence)
@@ -79,24 +82,52 @@ def _watched_forward(evidence: Evidence, forward: Callable[[], Any], number: int
         watch.flush()
 
 
-def _differentiated_loss(evidence: Evidence, loss: Callable[[], Tensor], names: Sequence[str], seed: int) -> None:
-    """One loss and its gradients in the weights `names`; what is drawn at random (proposals, dropout) is seeded."""
+def _differentiated_loss(evidence: Evidence, loss: Callable[[], Tensor | Mapping[str, Tensor]], seed: int) -> None:
+    """One loss and its gradients in the weights; what is drawn at random (proposals, dropout) is seeded."""
     network = evidence.subject.network.train()
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    parameters = dict(network.named_parameters())
-    weights = [parameters[name] for name in names]
+    names = sorted(evidence.wanted("differentiated"))
+    weights = [evidence.subject.parameters[name] for name in names]
     device = weights[0].device
     with _all_trainable(weights), torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        value = loss()
-        if not bool(value.isfinite()):
-            raise InputError("the loss on a calibration batch is not finite; check the weights and the labels")
-        grads = torch.autograd.grad(value, weights, allow_unused=True)
-    for name, weight, grad in zip(names, weights, grads, strict=True):
-        for statistic in evidence.wanting("differentiated", name) if grad is not None else ():
-            statistic.on_gradient(evidence.sums[statistic], evidence.subject, name, weight, grad)
+        found = _gradients(loss(), weights, {s.quantity() for s in evidence.sums if evidence.differentiates(s)})
+    for quantity, grads in found.items():
+        for name, weight, grad in zip(names, weights, grads, strict=True):
+            if grad is not None:
+                for statistic in evidence.wanting("differentiated", name):
+                    if statistic.quantity() == quantity:
+                        statistic.on_gradient(evidence.sums[statistic], evidence.subject, name, weight, grad)
+
+
+def _gradients(
+    loss: Tensor | Mapping[str, Tensor], weights: Sequence[nn.Parameter], wanted: Collection[Quantity]
+) -> dict[Quantity, tuple[Tensor | None, ...]]:
+    """The gradients of all quantities that are wanted; the graph is kept as long as another needs it."""
+    losses = {"total": loss} if isinstance(loss, Tensor) else loss
+    if "boxes" in wanted and "boxes" not in losses:
+        raise InputError("the loss's part about boxes is asked for; give a loss that returns a dictionary with 'boxes'")
+    if not all(bool(value.isfinite()) for value in losses.values()):
+        raise InputError("the loss on a calibration batch is not finite; check the weights and the labels")
+    found: dict[Quantity, tuple[Tensor | None, ...]] = {}
+    if "boxes" in wanted:
+        found["boxes"] = torch.autograd.grad(losses["boxes"], weights, allow_unused=True, retain_graph=True)
+    if "total" in wanted:
+        found["total"] = torch.autograd.grad(losses["total"], weights, allow_unused=True, retain_graph="flow" in wanted)
+    if "flow" in wanted:
+        grads = torch.autograd.grad(losses["total"], weights, allow_unused=True, create_graph=True)
+        norm = torch.stack([grad.square().sum() for grad in grads if grad is not None]).sum() / 2
+        found["flow"] = _second_derivatives(norm, weights)
+    return found
+
+
+def _second_derivatives(norm: Tensor, weights: Sequence[nn.Parameter]) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(norm, weights, allow_unused=True)
+    except RuntimeError as error:  # some operations, RoI align among them, can be differentiated once only
+        raise InputError(f"the loss has no second derivatives ({error}); take a criterion of first ones") from None
 
 
 @contextmanager

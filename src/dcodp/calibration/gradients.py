@@ -8,7 +8,17 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dcodp.calibration.statistic import OfLayers, Part, Subject, Sums, index_of, mean_of, rows, with_count
+from dcodp.calibration.statistic import (
+    OfLayers,
+    Part,
+    Quantity,
+    Subject,
+    Sums,
+    index_of,
+    mean_of,
+    rows,
+    with_count,
+)
 from dcodp.graph import Group
 
 
@@ -22,10 +32,14 @@ class GradientScores(OfLayers):
     """The mean over batches of a score of each weight and its gradient: `per_batch` takes [C, fan-in] twice to [C]."""
 
     per_batch: Callable[[Tensor, Tensor], Tensor] = squared_gradient
+    of: Quantity = "total"
     sees: ClassVar[str] = "gradients"
 
     def differentiated(self, subject: Subject) -> Iterable[str]:
         return subject.sites(self.role)
+
+    def quantity(self) -> Quantity:
+        return self.of
 
     def on_gradient(self, sums: Sums, subject: Subject, name: str, weight: Tensor, grad: Tensor) -> None:
         for dim in {site.dim for _, site in subject.sites(self.role)[name]}:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dcodp.calibration.watch import Read
 
 Role = Literal["out", "in"]
+# What is differentiated: the loss, its part about boxes, or half the squared norm of the loss's gradient.
+Quantity = Literal["total", "boxes", "flow"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +101,12 @@ class Statistic:
         return ()
 
     def differentiated(self, subject: Subject) -> Iterable[str]:
-        """The weights in which it wants the loss's gradient."""
+        """The weights in which it wants a gradient."""
         return ()
+
+    def quantity(self) -> Quantity:
+        """Of what it wants the gradient."""
+        return "total"
 
     def on_map(self, sums: Sums, subject: Subject, name: str, maps: Tensor) -> None:
         """maps [B, C, H, W] of the layer whose weight is `name`."""
@@ -109,7 +115,7 @@ class Statistic:
         """A layer reads its input."""
 
     def on_gradient(self, sums: Sums, subject: Subject, name: str, weight: Tensor, grad: Tensor) -> None:
-        """The loss's gradient in one weight."""
+        """The gradient of its `quantity` in one weight."""
 
     def parts(self, sums: Sums, subject: Subject, group: Group) -> Iterator[Part]:
         """What is known of a group; nothing where the statistic says nothing about it."""

@@ -19,6 +19,8 @@ from dcodp.graph import CouplingGraph, trace
 from dcodp.graph.tracing import result_tensors
 from dcodp.pruning import PrunePlan
 
+OF_BOXES = ("box", "dfl", "giou")  # in the name of a part of the loss: it is about where boxes are
+
 
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -71,8 +73,14 @@ class Detector(ABC):
             return trace(self.network, self.example_inputs(image_size), outputs=self.outputs)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, mean over images, and its named parts (detached). `network` is in train mode."""
+        """The scalar to minimise, mean over images, and its named parts. `network` is in train mode."""
         return self.loss_from(self.training_outputs(batch), batch)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss` as "total", and as "boxes" those of its parts that say where boxes are, where it tells them apart."""
+        total, parts = self.loss(batch)
+        boxes = [part for name, part in parts.items() if any(mark in name for mark in OF_BOXES) and part.requires_grad]
+        return {"total": total, **({"boxes": torch.stack(boxes).sum()} if boxes else {})}
 
     def compared(self, images: Tensor) -> list[Tensor]:
         """images [B, 3, S, S] uint8 → outputs by which two nets are compared, alike in shape whatever was pruned.

@@ -68,7 +68,7 @@ class TorchvisionDetector(Detector):
     def loss_from(self, outputs: Said, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         share = share_of_mean(len(batch.images), batch.images.device)  # torchvision's means weigh images alike
         parts = {name: share * part for name, part in outputs.losses.items()}
-        return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
+        return torch.stack(list(parts.values())).sum(), parts
 
     @torch.no_grad()
     def predict(self, images: Tensor, settings: DecodeSettings) -> list[Detections]:

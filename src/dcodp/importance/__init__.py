@@ -16,7 +16,7 @@ from dcodp.importance.thinet import (
     thinet_order_from_gram,
     thinet_scales_from_gram,
 )
-from dcodp.importance.weights import batchnorm_scale, fpgm, l1, l2, lamp, random, taylor
+from dcodp.importance.weights import batchnorm_scale, fpgm, gradient_flow, l1, l2, lamp, random, snip, taylor
 
 __all__ = [
     "Criterion",
@@ -27,6 +27,7 @@ __all__ = [
     "direct_nuclear_coupling",
     "evidence_for",
     "fpgm",
+    "gradient_flow",
     "gram",
     "greedy_removal_order",
     "group_scores",
@@ -43,6 +44,7 @@ __all__ = [
     "rank_coupling",
     "register",
     "score",
+    "snip",
     "sparsity_penalty",
     "taylor",
     "thinet_order",

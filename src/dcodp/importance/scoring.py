@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dcodp.calibration import Evidence, Part, forward_of, gather
 from dcodp.calibration.evidence import LOCATIONS
+from dcodp.calibration.gather import Loss
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph, Group
 from dcodp.importance.criteria import criterion
@@ -76,7 +77,7 @@ def score(
     batches: Iterable[Any] = (),
     *,
     forward: Callable[[Any], Any] | None = None,
-    loss: Callable[[Any], Tensor] | None = None,
+    loss: Loss | None = None,
     aggregate: str = "sum",
     seed: int = 0,
     locations: int = LOCATIONS,
@@ -91,7 +92,7 @@ def score(
     batches: Iterable[Any] = (),
     *,
     forward: Callable[[Any], Any] | None = None,
-    loss: Callable[[Any], Tensor] | None = None,
+    loss: Loss | None = None,
     aggregate: str = "sum",
     seed: int = 0,
     locations: int = LOCATIONS,
@@ -105,7 +106,7 @@ def score(
     batches: Iterable[Any] = (),
     *,
     forward: Callable[[Any], Any] | None = None,
-    loss: Callable[[Any], Tensor] | None = None,
+    loss: Loss | None = None,
     aggregate: str = "sum",
     seed: int = 0,
     locations: int = LOCATIONS,
@@ -114,7 +115,8 @@ def score(
 
     `batches` are the network's inputs, each a tensor, a tuple or a dict as for `trace`, or whatever `forward` takes;
     criteria on weights alone need none.
-    Several criteria share one pass and score exactly as each would alone. `loss` of a batch is for `taylor`.
+    Several criteria share one pass and score exactly as each would alone. Criteria on gradients need `loss` of a batch,
+    a scalar or a dictionary of it ("total") and of its part about "boxes".
     Groups about which a criterion says nothing (no batch norm for slimming, no consumer for thinet) are absent.
     """
     chosen = [names] if isinstance(names, str) else list(names)

@@ -52,6 +52,18 @@ def taylor(weight: Tensor, grad: Tensor) -> Tensor:
     return (_checked(weight) * _checked(grad)).sum(1).square()
 
 
+def snip(weight: Tensor, grad: Tensor) -> Tensor:
+    """Σ |g·w| per channel: the connections' sensitivities (SNIP, Lee et al., ICLR 2019, Eq. 6) without their common
+    divisor, summed over a filter. On trained weights, where the paper scores untrained ones."""
+    return (_checked(weight) * _checked(grad)).abs().sum(1)
+
+
+def gradient_flow(weight: Tensor, product: Tensor) -> Tensor:
+    """Σ w·Hg per channel, `product` = H g: how much gradient flow a filter carries (GraSP, Wang et al., ICLR 2020,
+    Eq. 8 with the sign turned, so that what raises the flow least goes first); negative where it hinders it."""
+    return (_checked(weight) * _checked(product)).sum(1)
+
+
 def random(channels: int, generator: torch.Generator | None = None) -> Tensor:
     """Uniform scores [C] float64 on the generator's device: the baseline every criterion has to beat."""
     device = generator.device if generator is not None else None

@@ -77,14 +77,14 @@ def _watch(cell: Cell, detector: Detector, evidence: Evidence, partial: Path) ->
         stored, header = load_tensors(partial)
         evidence.restore(stored, int(header["batches"]))
 
-    def loss(batch: Batch) -> Tensor:
-        return detector.loss(batch.to(cell.device))[0]
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        return detector.losses(batch.to(cell.device))
 
     def save(now: Evidence) -> None:
         save_tensors(now.state(), partial, {"batches": str(now.batches)})
 
     counted = track(batches(cell), f"looking at {cell.config.model.name}", number_of_batches(cell))
-    gather(evidence, counted, forward(detector)(detector.network), loss, _at_most_every(SAVE_EVERY, save))
+    gather(evidence, counted, forward(detector)(detector.network), losses, _at_most_every(SAVE_EVERY, save))
 
 
 def _at_most_every(seconds: float, action: Callable[[Evidence], None]) -> Callable[[Evidence], None]:

@@ -39,6 +39,7 @@ class Objective(nn.Module):
                     stack.enter_context(term.listening(self.network))  # type: ignore[attr-defined]
             outputs = self._detector.training_outputs(batch)
         loss, parts = self._labelled(outputs, batch)
+        parts = {name: part.detach() for name, part in parts.items()}
         for name, term in self._terms.items():
             for part, value in _named(name, term(self.network, batch, outputs)):
                 loss, parts = loss + value, {**parts, part: value.detach()}

@@ -119,7 +119,10 @@ class UltralyticsNet(Detector):
             total, parts = criterion(outputs, targets)
         # It divides by the sum of the assigned scores, at least 1; in a shared batch that of all processes counts.
         share = assigned[0].clamp(min=1) / mean_over_processes(assigned[0], least_total=1.0) if assigned else 1.0
-        return share * total.sum() / len(batch.images), {k.removesuffix("_loss"): share * v for k, v in parts.items()}
+        # What it names is detached; its total holds the same, part by part.
+        values = total / len(batch.images) if total.numel() == len(parts) else torch.stack(list(parts.values()))
+        named = {name.removesuffix("_loss"): share * value for name, value in zip(parts, values, strict=True)}
+        return share * total.sum() / len(batch.images), named
 
     @torch.no_grad()
     def lesson(self, batch: Batch, outputs: Any) -> Any:

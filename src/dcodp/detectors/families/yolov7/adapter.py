@@ -54,7 +54,7 @@ class YOLOv7Detector(Detector):
         # The loss squares sigmoids and takes logarithms: half precision would underflow.
         with torch.autocast(batch.images.device.type, enabled=False):
             parts = self.loss_of([level.float() for level in outputs], batch)
-        return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
+        return torch.stack(list(parts.values())).sum(), parts
 
     def loss_of(self, raw: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """raw: levels [B, A, H, W, 5 + C] float32 → "box", "objectness", "classification", means over images."""
