@@ -3,7 +3,8 @@
 python benchmarks/same_results.py record OUT [--project CHECKOUT]   run the cells with the checkout's run.py
 python benchmarks/same_results.py compare BEFORE AFTER              exit status 1 where anything differs
 
-Compared are the plans, the scores (1e-12), the weights (bit by bit) and the metrics; run ids and times may differ.
+Compared are the plans, the scores (1e-12), the weights (bit by bit) and the metrics; run ids and times may differ,
+and the later version may store more (tensors that are plain attributes of a net, for instance).
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def _differences(old: Path, new: Path) -> list[str]:
 
 def _tensors_differ(old: Path, new: Path, tolerance: float = 0.0) -> list[str]:
     a, b = _tensors(old), _tensors(new)
-    wrong = [f"{name} is in one only" for name in a.keys() ^ b.keys()]
+    wrong = [f"{name} is gone" for name in a.keys() - b.keys()]
     for name in a.keys() & b.keys():
         if a[name].shape != b[name].shape:
             wrong.append(f"{name}: {tuple(a[name].shape)} and {tuple(b[name].shape)}")
