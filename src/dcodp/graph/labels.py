@@ -109,7 +109,20 @@ def varying_dims(tensor: Tensor) -> list[int]:
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
-    return [x for x in tree_flatten(tree)[0] if isinstance(x, Tensor)]
+    """All tensors in nested containers; PyTorch's own flattening is asked only for other ones than tuples and lists."""
+    found: list[Tensor] = []
+    _collect(tree, found)
+    return found
+
+
+def _collect(tree: Any, found: list[Tensor]) -> None:
+    if isinstance(tree, Tensor):
+        found.append(tree)
+    elif type(tree) in (tuple, list):
+        for part in tree:
+            _collect(part, found)
+    elif not (tree is None or isinstance(tree, int | float | str | torch.dtype | torch.device)):
+        found += [x for x in tree_flatten(tree)[0] if isinstance(x, Tensor)]
 
 
 def operation(func: Any) -> str:

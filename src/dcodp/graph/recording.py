@@ -171,5 +171,6 @@ class Recorder:
             labels = labels_of(args[0])[1]
             self.followings += [] if labels is None else [Following(name, "num_features", labels)]
         for ends, key in ((args, "in_channels"), (out, "out_channels")):
-            axes = [labels_of(t)[1] for t in tensors_in(ends) if t.dim() == 4]
-            self.followings += suggest(name, self.named_modules, axes, only=key)
+            if key in vars(module):
+                axes = [labels_of(t)[1] for t in tensors_in(ends) if t.dim() == 4]
+                self.followings += suggest(name, self.named_modules, axes, only=key)
