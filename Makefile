@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
-	$(BIN)/python run.py -m ratio=0.2,0.5,0.7
+	$(BIN)/python run.py -m method=paper,strong ratio=0.2,0.5,0.7
 
 test: $(READY)
 	$(BIN)/ruff check .

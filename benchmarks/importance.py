@@ -20,22 +20,19 @@ and the same code are not measured again, unless --again is given.
 """
 
 import argparse
-import ctypes
 import datetime
-import gc
 import hashlib
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+from clock import measured
 from documents.importance_cost import document, lines_of
 from torch import Tensor
 
@@ -92,41 +89,6 @@ def forward_of(detector: Detector, device: str) -> Callable[[Batch], object]:
 
 
 # --- time and memory ---
-
-
-@contextmanager
-def measured(device: str) -> Iterator[SimpleNamespace]:
-    """Its `seconds` and `mebibytes` (None where the system does not tell) are known when the block is through."""
-    cuda, result = torch.device(device).type == "cuda", SimpleNamespace(seconds=0.0, mebibytes=None)
-    if cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        forget_peak()
-    start = time.perf_counter()
-    yield result
-    if cuda:
-        torch.cuda.synchronize()
-    result.seconds = time.perf_counter() - start
-    result.mebibytes = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_peak()
-
-
-def forget_peak() -> None:
-    gc.collect()
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)  # glibc: give back what was freed, or it counts for the next measurement
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the highest resident size starts anew
-    except OSError:
-        print("(this system does not reset the peak of memory: figures below never fall)")
-
-
-def resident_peak() -> float | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
 def fastest(work: Callable[[], float], repeats: int, device: str) -> Row:
