@@ -1,17 +1,19 @@
-"""Whatever is rendered from the records and measurements under results/ and committed: `make results`.
+"""Whatever is rendered from the records, the measurements under results/ and the code, and committed: `make results`.
 
-    python results/render.py              writes it: results/STUDY/tables and figures, the tables in the README files,
-                                          what benchmarks/documents says of results/BENCHMARK.json
+    python results/render.py              writes it: results/STUDY/tables and figures, the tables in the README files
+                                          and docs/, what benchmarks/documents says of results/BENCHMARK.json
     python results/render.py --check      names what is stale (figures aside); exit status 1 if anything is
 
-Nothing is computed, and a second time nothing changes. In a README file a table stands between <!-- its name --> and
-<!-- end -->.
+Nothing is computed, and a second time nothing changes. On a page a table stands between <!-- its name --> and
+<!-- end -->; each has one place, on whichever page.
 """
 
 import json
+import re
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from dcodp.errors import InputError
 from dcodp.files import write_atomically
 from dcodp.records import load_records
 from dcodp.report import figures
-from dcodp.report.card import rows as card_rows
 from dcodp.report.formats import RENDERERS, markdown_rows
 from dcodp.report.labels import label
 from dcodp.report.layouts import TableLayout, default_figures, load_layouts
@@ -39,7 +40,7 @@ STUDIES = {
     "bccd": (MEASURED,),
 }
 DRAWN = ("demo",)  # studies of which the default figures are kept
-README = {  # mark → (study, table)
+TABLES = {  # mark → (study, table)
     "demo table": ("demo", MEASURED),
     "shapes table": ("shapes", "shapes_detectors"),
     "coco table": ("coco", "coco_before_finetuning"),
@@ -72,18 +73,36 @@ def documents() -> dict[Path, str]:
         for name in names
         for ending, render in RENDERERS.items()
     }
-    blocks = {mark: block(tables[study][name], mark in WITH_NOTES) for mark, (study, name) in README.items()}
-    blocks |= {
-        "prune card": prune_card(),
-        "architectures": architectures(),
-        "cost": cost(),
-        "calibration": calibration(),
-    }
-    found[ROOT / "README.md"] = filled((ROOT / "README.md").read_text(encoding="utf-8"), blocks)
-    found |= benchmark_documents()
-    own = RESULTS / "README.md"
-    found[own] = filled(own.read_text(encoding="utf-8"), {"studies": markdown_rows(studies(), right=range(1, 2))})
+    texts = {path: path.read_text(encoding="utf-8") for path in pages()}
+    return found | benchmark_documents() | placed(texts, blocks(tables))
+
+
+def blocks(tables: Mapping[str, Mapping[str, Sequence[Table]]]) -> dict[str, str]:
+    """mark → what stands there: the studies' tables, and what docs/made makes of measurements and of the code."""
+    found = {mark: block(tables[study][name], mark in WITH_NOTES) for mark, (study, name) in TABLES.items()}
+    found["studies"] = markdown_rows(studies(), right=range(1, 2))
+    for path in sorted((ROOT / "docs" / "made").glob("*.py")):
+        found |= runpy.run_path(str(path))["blocks"](ROOT)
     return found
+
+
+def pages() -> list[Path]:
+    """The files that hold what is rendered among what is written."""
+    return [ROOT / "README.md", RESULTS / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def marks(text: str) -> list[str]:
+    return [mark for mark in re.findall(r"<!-- (.*?) -->", text) if mark != "end"]
+
+
+def placed(texts: Mapping[Path, str], blocks: Mapping[str, str]) -> dict[Path, str]:
+    """The pages with every block in its place. Raises InputError for a block or a mark that has not exactly one."""
+    wanted = Counter(mark for text in texts.values() for mark in marks(text))
+    wrong = [mark for mark in {**blocks, **wanted} if wanted[mark] != 1 or mark not in blocks]
+    if wrong:
+        told = ", ".join(f"{mark} ({wanted[mark]} times{'' if mark in blocks else ', unknown'})" for mark in wrong)
+        raise InputError(f"each block has one place on one page; these have not: {told}")
+    return {path: filled(text, {mark: blocks[mark] for mark in marks(text)}) for path, text in texts.items()}
 
 
 def block(tables: Sequence[Table], notes: bool) -> str:
@@ -92,7 +111,7 @@ def block(tables: Sequence[Table], notes: bool) -> str:
     return "\n\n".join(parts[1:3] if notes else parts[1:2]).strip()
 
 
-def filled(text: str, blocks: dict[str, str]) -> str:
+def filled(text: str, blocks: Mapping[str, str]) -> str:
     """The text with every block between its markers. Raises InputError where there are none."""
     for name, content in blocks.items():
         before, mark, rest = text.partition(f"<!-- {name} -->\n")
@@ -119,48 +138,6 @@ def benchmark_documents() -> dict[Path, str]:
 
 def measured(name: str) -> Any:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
-
-
-def architectures() -> str:
-    head = ["architecture", "M parameters", "removed at 0.5", "error", "torch-pruning 1.6.1, ratio 0.5"]
-    rows = [_architecture(name, row) for name, row in measured("architectures.json")["architectures"].items()]
-    return markdown_rows([head, *rows], right=range(1, 4))
-
-
-def prune_card() -> str:
-    """What `dcodp prune` has measured of one detector, and on what."""
-    card = measured("prune/card.json")
-    table = markdown_rows([["", "dense", "small", "share"], *map(list, card_rows(card))], right=range(1, 4))
-    trained, first, dense = card["trained"], next(iter(card["latency"].values()))["dense"], card["dense"]
-    told = [
-        f"YOLOv8n, trained by ultralytics for 8 epochs on BCCD (blood cells, {trained['images']} training images) at",
-        f"{card['image_size']} px, then {trained['epochs']} epochs of fine-tuning, which is further training too; one",
-        f"seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']}",
-        f"runs, both nets in turns, {first['threads']} threads, {card['versions']['machine']}, beside other work.",
-    ]
-    return "\n".join([table, "", *told])
-
-
-def _architecture(name: str, row: dict[str, Any]) -> list[str]:
-    ours, peer = row["ours"], row["peer"]
-    removed, error = ours["ratios"]["0.5"]["parameters_removed"], max(r["error"] for r in ours["ratios"].values())
-    told = peer["problem"] or f"{100 * peer['removed']:.1f} % removed"
-    return [name, f"{ours['parameters'] / 1e6:.1f}", f"{100 * removed:.1f} %", f"{error:.0e}", told]
-
-
-def cost() -> str:
-    """How many times as long as forward passes over the same images."""
-    models = measured("importance_cost.json")
-    rows = [
-        [name, *(f"{m['criteria'][name]['seconds'] / m['forward']['seconds']:.1f}" for m in models.values())]
-        for name in next(iter(models.values()))["criteria"]
-    ]
-    return markdown_rows([["criterion", *(label("model", name) for name in models)], *rows], right=range(1, 4))
-
-
-def calibration() -> str:
-    lines = benchmark_documents()[RESULTS / "calibration.md"].splitlines()
-    return "\n".join(line for line in lines if line.startswith("|"))
 
 
 # --- studies ---

@@ -97,10 +97,9 @@ def test_with_the_suite_everything_runs_in_an_empty_folder(installed, tmp_path):
 def test_with_the_core_alone_the_example_of_the_readme_runs(installed, tmp_path):
     core = installed("")
     text = README.partition("## Prune your own model in Python")[2].partition("\n## ")[0]
-    first, *more = re.findall(r"```python\n(.*?)```", text, re.S)
-    scored = first.replace("plan = ", 'scores = dcodp.score(model, graph, "dcodp", [images])\nplan = ', 1)
-    assert scored != first and "dcodp.save(" in "".join(more)
-    (tmp_path / "empty" / "example.py").write_text("\n".join([PROLOGUE, scored, *more, "print(graph.explain())"]))
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert "dcodp.repair(" in example and "dcodp.load(" in example
+    (tmp_path / "empty" / "example.py").write_text("\n".join([PROLOGUE, example, "print(graph.explain())"]))
     assert "removable channels" in core("python", "example.py")
     assert "typer is not installed here; use pip install dcodp[suite]" in core("dcodp", "run", status=2)
     absent = (

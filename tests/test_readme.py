@@ -1,4 +1,4 @@
-"""What README.md shows is what the records and benchmarks under results/ say."""
+"""What README.md and docs/ show is what the records and benchmarks under results/ say."""
 
 import json
 import re
@@ -13,12 +13,14 @@ from dcodp.records import Record, load_records
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]}
+TEXT = "\n".join(PAGES.values())
+MADE_FROM_CODE = {"coupling graph", "commands", "configuration keys", "configuration groups"}
 
 
 def table(mark: str) -> list[list[str]]:
     """The rows of the table between <!-- mark --> and <!-- end -->, without its two head lines."""
-    text = README.partition(f"<!-- {mark} -->")[2].partition("<!-- end -->")[0]
+    text = TEXT.partition(f"<!-- {mark} -->")[2].partition("<!-- end -->")[0]
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
@@ -40,7 +42,7 @@ def test_the_architectures_are_those_of_the_benchmark():
         expected.append([name, f"{ours['parameters'] / 1e6:.1f}", f"{100 * removed:.1f} %", f"{error:.0e}", told])
     assert table("architectures") == expected
     good = sum(row["peer"]["problem"] is None for row in measured.values())
-    assert f"{len(measured)} architectures, no failure" in README and f"prunes {good} of them" in README
+    assert f"{len(measured)} architectures, no failure" in TEXT and f"prunes {good} of them" in TEXT
 
 
 def test_the_demonstration_is_that_of_the_records():
@@ -73,6 +75,30 @@ def test_the_coco_figures_are_those_of_the_records():
         assert dense["images"] == 500 and dense["subset"]
 
 
+def test_what_is_left_after_fine_tuning_is_that_of_the_records():
+    records = load_records(RESULTS / "bccd")
+    shown = PAGES[ROOT / "README.md"].partition("<!-- bccd fine-tuned -->")[2].partition("<!-- end -->")[0]
+    head = [cell.strip() for cell in shown.splitlines()[1].strip("|").split("|")]
+    rows = {row[0]: row for row in table("bccd fine-tuned")}
+    for record in (r for r in records if len({other.config["seed"] for other in records}) == 1):
+        dense, tuned = figures(record, "dense"), figures(record, "finetuned")
+        column = head.index(f"FLOPs: {100 * float(record.config['target'].partition(':')[2]):g} %")
+        share = tuned["map50_95"] / dense["map50_95"]
+        wanted = f"{100 * tuned['map50_95']:.1f} ({100 * share:.1f} %), {tuned['parameters'] / 1e6:.2f} M"
+        assert rows[record.config["method"]][column] == wanted
+    assert {record.config["method"] for record in records} | {"dense, 100 %"} == set(rows)
+    assert "**one seed**" in shown or "seeds" in shown
+
+
+def test_a_changed_record_makes_the_page_stale(rendering):
+    fine = runpy.run_path(str(ROOT / "docs/made/finetuned.py"))["finetuned"]
+    records = load_records(RESULTS / "bccd")
+    before = fine(records)
+    records[0].stages[-1]["map50_95"] += 0.01
+    after = fine(records)
+    assert before in PAGES[ROOT / "README.md"] and after not in PAGES[ROOT / "README.md"]
+
+
 def test_the_three_detectors_are_those_of_the_records():
     records = load_records(RESULTS / "shapes")
     rows = {row[5]: row for row in table("shapes table")}  # by their number of parameters
@@ -99,7 +125,7 @@ def test_the_cost_of_scores_is_that_of_the_benchmark():
     assert first["criteria"]["dcodp"]["seconds"] <= 5 * first["forward"]["seconds"]
     ours = (first["criteria"]["dcodp"]["seconds"] - first["forward"]["seconds"]) / first["images"]
     ratio = first["published"]["decompositions"] / ours
-    assert ratio >= 200 and f"{ratio:.0f} times" in README
+    assert ratio >= 200 and f"{ratio:.0f} times" in TEXT
     again = (RESULTS / "importance_cost_again.md").read_text()
     for start in (
         "scoring alone; published: its decompositions",
@@ -107,7 +133,7 @@ def test_the_cost_of_scores_is_that_of_the_benchmark():
         "all that its code does",
     ):
         found = [row.strip("| ").split()[-1] for row in again.splitlines() if row.startswith(f"| {start}")]
-        assert re.search(rf"{found[0]} and\s{found[1]} in place of", README)
+        assert re.search(rf"{found[0]} and\s{found[1]} in place of", TEXT)
 
 
 # --- what `make results` makes ---
@@ -125,14 +151,35 @@ def test_nothing_that_is_rendered_is_stale(rendering):
 
 def test_every_study_and_every_place_for_a_table_is_rendered(rendering):
     assert {path.parent.name for path in RESULTS.glob("*/records.json")} == set(rendering["STUDIES"])
-    marks = set(re.findall(r"<!-- (.*?) -->", README)) - {"end"}
-    assert marks == {*rendering["README"], "prune card", "architectures", "cost", "calibration"}
+    measured = {
+        *rendering["TABLES"],
+        "bccd fine-tuned",
+        "prune card",
+        "architectures",
+        "cost",
+        "calibration",
+        "studies",
+    }
+    found = [mark for path in rendering["pages"]() for mark in rendering["marks"](path.read_text())]
+    assert sorted(found) == sorted({*measured, *MADE_FROM_CODE})
     kept = {path for path in RESULTS.glob("*/tables/*") if path.is_file()}
     assert kept == {path for path in rendering["documents"]() if path.parent.name == "tables"}
 
 
 def test_every_measurement_of_a_benchmark_is_rendered(rendering):
     assert {path.stem for path in rendering["benchmark_documents"]()} == {path.stem for path in RESULTS.glob("*.json")}
+
+
+def test_each_block_has_one_place_on_one_page(rendering):
+    texts = {Path("a"): "<!-- one -->\n<!-- end -->\n", Path("b"): "<!-- two -->\nold\n<!-- end -->\n"}
+    placed = rendering["placed"](texts, {"one": "1", "two": "2"})
+    assert placed == {Path("a"): "<!-- one -->\n1\n<!-- end -->\n", Path("b"): "<!-- two -->\n2\n<!-- end -->\n"}
+    with pytest.raises(InputError, match=r"three \(0 times\)"):
+        rendering["placed"](texts, {"one": "1", "two": "2", "three": "3"})
+    with pytest.raises(InputError, match=r"two \(1 times, unknown\)"):
+        rendering["placed"](texts, {"one": "1"})
+    with pytest.raises(InputError, match=r"one \(2 times\)"):
+        rendering["placed"]({**texts, Path("c"): texts[Path("a")]}, {"one": "1", "two": "2"})
 
 
 @pytest.mark.parametrize("study", ["ablation_shapes", "ablation_coco"])

@@ -1,4 +1,4 @@
-"""README.md's example of a criterion, exactly as it stands there: two files, then `importance=spread` prunes."""
+"""The documentation's example of a criterion, as it stands there: two files, then `importance=spread` prunes."""
 
 import re
 import shutil
@@ -14,20 +14,20 @@ from dcodp.compose import cells, register
 from dcodp.importance import criteria, names
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADING = "## Add a criterion"
+PAGE = ROOT / "docs/how-to/criterion.md"
 
 
-def example(readme: str) -> dict[str, str]:
-    """{path in the repository: content} of the section's files: a path in backticks and a colon before each block."""
-    section = re.split(r"^## ", readme.partition(f"{HEADING}\n")[2], flags=re.MULTILINE)[0]
-    return {path: body for path, body in re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```$", section, re.M | re.S)}
+def example() -> dict[str, str]:
+    """{path in the repository: content} of the page's files: a path in backticks and a colon before each block."""
+    files = re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    return {path: body for path, body in files}
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch) -> Iterator[Path]:
     """A copy of conf/ and an empty package folder with the example's files in them, which dcodp looks into as well."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    for path, body in example((ROOT / "README.md").read_text()).items():
+    for path, body in example().items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(body)
     folder = tmp_path / "src/dcodp/importance/criteria"
@@ -38,7 +38,7 @@ def repository(tmp_path, monkeypatch) -> Iterator[Path]:
 
 
 def test_it_is_one_file_and_one_yaml_of_thirty_lines_together():
-    files = example((ROOT / "README.md").read_text())
+    files = example()
     assert list(files) == ["src/dcodp/importance/criteria/spread.py", "conf/importance/spread.yaml"]
     assert sum(len(body.splitlines()) for body in files.values()) <= 30
     assert not any((ROOT / path).exists() for path in files)

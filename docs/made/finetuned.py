@@ -1,0 +1,95 @@
+"""The table of README: what each method keeps of a detector at each budget after fine-tuning, and its limits."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dcodp.errors import InputError
+from dcodp.records import Record, load_records
+from dcodp.report.formats import markdown_rows
+from dcodp.report.labels import label
+from dcodp.report.methods import budget_name
+from dcodp.report.query import measure, measurements, setting_notes
+
+STUDIES = {"bccd fine-tuned": "bccd"}  # mark → study
+
+
+def blocks(root: Path) -> dict[str, str]:
+    """mark → Markdown."""
+    return {mark: finetuned(load_records(root / "results" / study)) for mark, study in STUDIES.items()}
+
+
+def finetuned(records: list[Record]) -> str:
+    """The rows, and below them what they rest on. Raises InputError where dense nets were not trained alike."""
+    frame = measurements(records)
+    frame["named"] = frame["run_id"].map({record.run_id: record.config.get("method", "") for record in records})
+    tuned, dense = frame.loc[frame["stage"] == "finetuned"], _plain(frame.loc[frame["stage"] == "dense"])
+    if dense["base"].nunique() != 1:
+        raise InputError("the dense nets of a study were not trained alike; keep its records apart")
+    budgets = _budgets(tuned)
+    whole = ["dense, 100 %", _cell(dense, None), *[""] * (len(budgets) - 1)]
+    head = ["Method", *(f"{budget_name(*budget)}".replace("FLOPs to ", "FLOPs: ") for budget in budgets)]
+    table = markdown_rows([head, whole, *_rows(tuned, dense, budgets)], right=range(1, len(head)))
+    return f"{table}\n\n{limits(records, tuned)}"
+
+
+def _plain(dense: pd.DataFrame) -> pd.DataFrame:
+    """The dense nets that were trained as every method but Network Slimming asks for."""
+    return dense.loc[dense["setting_of"].map(lambda setting: not setting["train.sparsity"])]
+
+
+def _budgets(tuned: pd.DataFrame) -> list[tuple[str, float]]:
+    """(target, ratio) of the columns, what leaves most FLOPs first."""
+    groups = tuned.groupby(["target", "ratio"], dropna=False)["flops_removed"].mean()
+    return [budget for budget, _ in sorted(groups.items(), key=lambda found: found[1])]
+
+
+def _rows(tuned: pd.DataFrame, dense: pd.DataFrame, budgets: list[tuple[str, float]]) -> list[list[str]]:
+    """One per method, the best first at the budget that most of them have; a setting of its own is named."""
+    methods = [rows for _, rows in tuned.groupby(["named", "setting"])]
+    notes = setting_notes([rows.iloc[0].to_dict() for rows in methods])
+    common = max(reversed(budgets), key=lambda budget: sum(len(_at(rows, budget)) > 0 for rows in methods))
+    found = [
+        (_at(rows, common)["map50_95"].mean(), [rows.iloc[0]["named"] + note, *_cells(rows, dense, budgets)])
+        for rows, note in zip(methods, notes, strict=True)
+    ]
+    return [row for _, row in sorted(found, key=lambda pair: (pair[0] != pair[0], -pair[0]))]  # NaN: not measured there
+
+
+def _cells(rows: pd.DataFrame, dense: pd.DataFrame, budgets: list[tuple[str, float]]) -> list[str]:
+    return [_cell(_at(rows, budget), dense) for budget in budgets]
+
+
+def _at(rows: pd.DataFrame, budget: tuple[str, float]) -> pd.DataFrame:
+    target, ratio = budget
+    same = rows["ratio"].isna() if target else rows["ratio"] == ratio
+    return rows.loc[(rows["target"] == target) & same]
+
+
+def _cell(rows: pd.DataFrame, dense: pd.DataFrame | None) -> str:
+    """ "61.4 ± 0.2 (98.8 %), 1.13 M": mAP50-95 × 100, as a share of the dense net's, parameters."""
+    found = measure(rows, "map50_95")
+    if found.mean is None:
+        return "–"
+    spread = "" if found.spread is None else f" ± {100 * found.spread:.1f}"
+    share = "" if dense is None else f" ({100 * found.mean / (measure(dense, 'map50_95').mean or 1.0):.1f} %)"
+    return f"{100 * found.mean:.1f}{spread}{share}, {rows['parameters'].mean() / 1e6:.2f} M"
+
+
+def limits(records: list[Record], tuned: pd.DataFrame) -> str:
+    """What a cell says, and on what it stands."""
+    first = records[0]
+    config: dict[str, Any] = first.config
+    images, count = first.provenance["images"], tuned["seed"].nunique()
+    seeds = (
+        "**one seed**, so small differences decide nothing"
+        if count == 1
+        else f"up to {count} seeds (± standard deviation where there are several)"
+    )
+    return (
+        "mAP50-95 × 100 (its share of the dense net's), parameters. "
+        f"{label('model', config['model']['name'])} on {label('dataset', config['dataset']['name'])}, "
+        f"{images['train']} training and {images['val']} validation images, {config['image_size']} px, "
+        f"{config['train']['epochs']} epochs, then {config['finetune']['epochs']} after pruning; {seeds}."
+    )
