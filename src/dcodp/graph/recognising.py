@@ -102,7 +102,7 @@ class _Watched:
                 recorder.used.add(recorder.owner[id(vector)])
         zero = kind == "rms" or weight is not None
         result(out, list(labels_of(x)), zero)
-        recorder.operations.record([x], [out], None)
+        recorder.operations.record([x], [out], ())
         recorder.seen.append(weakref.ref(out))
         constants = {
             "dense_channels": self._dense(x, dim),

@@ -68,7 +68,15 @@ def layer_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dic
 
 
 def weight_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-    """The norm of a filter without channels is 0, and the dense net divides by it."""
-    recorder.fix_all((args, kwargs), "weight normalisation divides by the norm of each filter")
-    for tensor in tensors_in(out):
-        result(tensor, [None] * tensor.dim())
+    """g · v / ‖v‖: the norm of a filter without channels is 0, and the dense net divides by it; inputs may go."""
+    v, g = args[:2]
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % v.dim()
+    reason = "weight normalisation divides by the norm of each filter"
+    recorder.fix(labels_of(v)[dim], reason)
+    recorder.fix_all(g, reason)
+    if not is_zero(v):
+        recorder.fix_all(v, reason)
+    weight, *norms = tensors_in(out)
+    result(weight, labels_of(v), True)
+    for norm in norms:
+        result(norm, [None] * norm.dim())
