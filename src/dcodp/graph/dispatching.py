@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dcodp.graph.labels import copy_labels, labels_of, put_labels, tensors_in
+from dcodp.graph.labels import copy_labels, is_labelled, labels_of, put_labels, tensors_in
 from dcodp.graph.making import Makings
 from dcodp.graph.recording import Recorder
 from dcodp.graph.rules import LAYER_RULES, operands_of, rule_for
@@ -49,6 +49,9 @@ class LabelMode(TorchDispatchMode):
             self.makings.record((), outputs, contracts=False, writes=False)
             return out
         self.recorder.used.update(self.recorder.owner[id(t)] for t in inputs if id(t) in self.recorder.owner)
+        for tensor in inputs:
+            if not hasattr(tensor, "_dcodp_axes"):
+                self._check_memory(tensor)
         self._forget_zeros(inputs)
         rule = rule_for(_out_of_place(func) if before is not None else func)
         try:
@@ -66,6 +69,18 @@ class LabelMode(TorchDispatchMode):
         self._follow_writes(func, outputs)
         self._record(rule, func, args, inputs, outputs)
         return out
+
+    def _check_memory(self, tensor: Tensor) -> None:
+        """A tensor that came from nowhere may be another's memory, handed around where nothing is seen (DLPack)."""
+        tensor._dcodp_axes = [None] * tensor.dim()  # type: ignore[attr-defined]
+        self.recorder.seen.append(weakref.ref(tensor))
+        if tensor.device.type == "meta" or tensor.layout != torch.strided or not tensor.numel():
+            return
+        memory = tensor.untyped_storage().data_ptr()
+        for reference in self.recorder.seen:
+            other = reference()
+            if other is not None and is_labelled(other) and other.untyped_storage().data_ptr() == memory:
+                self.recorder.fix_all(other, "its memory is read in a way that cannot be followed")
 
     def _forget_zeros(self, inputs: list[Tensor]) -> None:
         """A tensor whose memory was written to through another view may hold anything where channels are removed."""

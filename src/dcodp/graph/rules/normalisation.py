@@ -10,6 +10,7 @@ from dcodp.graph.labels import (
     is_zero,
     labels_of,
     operation,
+    other_dims,
     result,
     tensors_in,
 )
@@ -30,7 +31,7 @@ def batch_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dic
         recorder.meet(channel, labels_of(vector)[0])
     affine = all(t is not None and is_zero(t) for t in args[1:3])
     zero = affine or (args[1] is None and args[2] is None and is_zero(x) and all(map(is_zero, vectors)))
-    result(tensors_in(out)[0], labels_of(x), zero)
+    result(tensors_in(out)[0], labels_of(x), zero and not other_dims(labels_of(x), 1))
 
 
 def _takes_statistics(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -55,7 +56,8 @@ def group_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dic
         for vector in (weight, bias):
             if vector is not None:
                 recorder.meet(channel, labels_of(vector)[0])
-    result(tensors_in(out)[0], labels_of(x), bias is not None or (weight is None and is_zero(x)))
+    zero = bias is not None or (weight is None and is_zero(x))
+    result(tensors_in(out)[0], labels_of(x), zero and not other_dims(labels_of(x), 1))
 
 
 def layer_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
