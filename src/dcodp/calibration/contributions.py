@@ -15,6 +15,11 @@ from dcodp.calibration.watch import Read
 from dcodp.graph import Group
 
 
+def remade(group: Group, weight: str) -> str:
+    """The key for what is read by a weight that is re-assembled from the parameter of this name."""
+    return f"{reading(group, weight)} re-assembled"
+
+
 @dataclass(frozen=True)
 class Contributions(Statistic):
     """Per consumer: the energy of its sampled outputs, and Xᵀ X [channels, channels] of every group that it reads.
@@ -39,16 +44,21 @@ class Contributions(Statistic):
         weight = read.weight.detach().double().flatten(2)
         sums.add(read.name, output_energy(inputs, weight))
         for group, site in subject.sites("in")[read.name]:
-            sums.add(reading(group, read.name), group_gram(inputs, weight, index_of(site).to(inputs.device)))
+            key = remade(group, read.name) if read.remade else reading(group, read.name)
+            sums.add(key, group_gram(inputs, weight, index_of(site).to(inputs.device)))
 
     def parts(self, sums: Sums, subject: Subject, group: Group) -> Iterator[Part]:
-        consumers = [s.tensor for s in group.sites if s.role == "in" and reading(group, s.tensor) in sums]
-        shares = [sums[reading(group, name)] / sums[name] for name in consumers if sums[name] > 0]
+        names = [site.tensor for site in group.sites if site.role == "in"]
+        known = [(name, key) for name in names for key in (reading(group, name), remade(group, name)) if key in sums]
+        shares = [sums[key] / sums[name] for name, key in known if sums[name] > 0]
         if shares:
             yield Part(group.name, (torch.stack(shares).sum(0).cpu(),))
 
     def grams(self, sums: Sums, subject: Subject) -> dict[str, Tensor]:
-        """`reading(group, weight of the consumer)` → Xᵀ X [channels, channels] float64."""
+        """`reading(group, weight of the consumer)` → Xᵀ X [channels, channels] float64.
+
+        Without weights that are re-assembled from their parameters: who changes these does not know what comes of it.
+        """
         entries = subject.sites("in").items()
         keys = [reading(group, name) for name, groups in entries for group, _ in groups]
         return {key: sums[key] for key in keys if key in sums}

@@ -70,6 +70,8 @@ def _watched_forward(evidence: Evidence, forward: Callable[[], Any], number: int
             statistic.on_map(evidence.sums[statistic], subject, name, maps)
 
     def on_read(read: Read) -> None:
+        if read.remade and not _same_inputs(evidence, read):
+            return
         for statistic in evidence.wanting("read", read.name):
             statistic.on_read(evidence.sums[statistic], subject, read)
 
@@ -80,6 +82,13 @@ def _watched_forward(evidence: Evidence, forward: Callable[[], Any], number: int
         with watch:
             forward()
         watch.flush()
+
+
+def _same_inputs(evidence: Evidence, read: Read) -> bool:
+    """Whether the parameter that a weight was made of has an input channel for each that the weight reads."""
+    subject = evidence.subject
+    sizes = {subject.graph.shapes[read.name][site.dim] for _, site in subject.sites("in").get(read.name, ())}
+    return sizes == {read.x.size(1)}
 
 
 def _differentiated_loss(evidence: Evidence, loss: Callable[[], Tensor | Mapping[str, Tensor]], seed: int) -> None:

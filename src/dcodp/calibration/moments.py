@@ -22,14 +22,16 @@ POSITIONS = 100  # sampled per image
 HELD_OUT = 4  # one image in so many is not fitted on
 LARGEST = 4096  # inputs of one layer: its matrix then takes 128 MB
 FIT, TEST = "fit", "held out"
+REMADE, WEIGHT = "re-assembled", "weight"
 
 
 @dataclass(frozen=True)
 class InputMoments(Statistic):
     """Per consumer: Σ x xᵀ, [groups, C + 1, C + 1] float64 with C inputs in each of a convolution's groups.
 
-    Behind the flattening of a map the coordinates of a channel are its positions. Layers of more than LARGEST inputs
-    and grouped transposed convolutions are passed over.
+    Behind the flattening of a map the coordinates of a channel are its positions. Of a weight that is re-assembled from
+    its parameter the weight itself is kept as well, and nothing that a repair could fit by. Layers of more than LARGEST
+    inputs and grouped transposed convolutions are passed over.
     """
 
     sees: ClassVar[str] = "consumer inputs"
@@ -45,6 +47,10 @@ class InputMoments(Statistic):
         generator = torch.Generator().manual_seed(seed_of(subject.seed, read.batch, read.name, read.use, "moments"))
         x = read.x if width == 1 else read.x.reshape(len(read.x), inputs, width, 1)
         samples = sampled(x, generator)  # [images, positions, C · groups]
+        if read.remade:
+            sums.add(f"{read.name} {REMADE}", second_moments(samples.flatten(0, 1), inputs))
+            sums[f"{read.name} {WEIGHT}"] = read.weight.detach().double().transpose(0, 1).flatten(1)
+            return
         images = len(samples)
         last = (torch.arange(images) + read.batch * images) % HELD_OUT == HELD_OUT - 1
         for key, chosen in ((FIT, samples[~last]), (TEST, samples[last])):
@@ -59,6 +65,14 @@ class InputMoments(Statistic):
     def parts(self, sums: Sums, subject: Subject, group: Group) -> Iterator[Part]:
         """Of each consumer its weight, input channels first [C, F · k], and the mean of x xᵀ."""
         for site in group.sites:
+            moments = sums.get(f"{site.tensor} {REMADE}") if site.role == "in" else None
+            if moments is not None:
+                yield Part(
+                    f"{site.tensor} {site.dim}",
+                    (sums[f"{site.tensor} {WEIGHT}"], moments / moments[:, -1:, -1:]),
+                    index_of(site),
+                )
+                continue
             found = self.of(sums, site.tensor) if site.role == "in" else None
             if found is not None and site.tensor in subject.parameters:
                 width = fold(subject, site.tensor)

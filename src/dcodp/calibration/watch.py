@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from dcodp.graph.making import Makings
+
 CONTRACTIONS = ("convolution", "mm", "addmm", "bmm", "deform_conv2d")
 VIEWS = ("view", "_unsafe_view", "reshape", "detach", "alias", "contiguous", "clone", "_to_copy", "t")
 UNTAGGED = ("hardswish", "hardswish_", "mish_", "_prelu_kernel")  # pointwise, though torch does not say so
@@ -55,6 +57,7 @@ class Read:
     transposed: bool = False
     batch: int = 0  # the number of the calibration batch
     use: int = 1  # the how manyeth application of this weight in the batch
+    remade: bool = False  # `weight` was computed from the parameter `name` (and maybe others) on the way
 
     @property
     def maps(self) -> Tensor:
@@ -97,6 +100,9 @@ class Watch(TorchDispatchMode):
         self.produced, self.on_map, self.read, self.on_read = set(produced), on_map, set(read), on_read
         wanted = self.produced | self.read
         self.names = {id(t): name for name, t in network.named_parameters() if name in wanted}
+        self.sizes = {name: t.numel() for name, t in network.named_parameters()}
+        own = {id(t) for t in [*network.parameters(), *network.buffers()]}
+        self.makings = Makings(self.names, own)
         self.pending: dict[int, _Following] = {}  # by the id of the tensor, which the entry keeps alive
         self.images: int | None = None  # the leading dimension of the first convolution's input
 
@@ -110,9 +116,11 @@ class Watch(TorchDispatchMode):
             for following in followed:
                 self._finish(following)
         out = func(*args, **kwargs)
-        first = next((t for t in tree_flatten(out)[0] if isinstance(t, Tensor)), None)
-        if first is None:
+        results = [t for t in tree_flatten(out)[0] if isinstance(t, Tensor)]
+        if not results:
             return out
+        self.makings.record(tensors, results, name in CONTRACTIONS, func._schema.is_mutable)
+        first = results[0]
         if continues and _merges_channels(name, followed[0], first):
             self._finish(followed[0])
         elif continues:
@@ -123,25 +131,47 @@ class Watch(TorchDispatchMode):
 
     def _apply(self, operation: str, args: tuple[Any, ...], tensors: list[Tensor], out: Tensor) -> None:
         """Where the operation applies a layer's weight: hand over its input, follow its result."""
-        weight = next((t for t in tensors if self._name(t) is not None), None)
-        name = None if weight is None else self._name(weight)
         if operation == "convolution" and self.images is None:
             self.images = len(args[0])
-        if name is None:
+        contracts = operation in CONTRACTIONS
+        weight = next((t for t in tensors if self._name(t) is not None), None)
+        remade = weight is None and contracts
+        if remade:
+            weight = self._put_together(operation, args)
+        if weight is None:
             return
+        name = self._largest(weight) if remade else self._name(weight)
         if operation == "t":
             out._dcodp_weight = name  # type: ignore[attr-defined]
-        elif operation in CONTRACTIONS:
-            read = _read(name, operation, args, out, self.images) if name in self.read else None
-            if read is not None and read.x.numel():
-                self.uses[name] += 1
-                self.on_read(dataclasses.replace(read, batch=self.batch, use=self.uses[name]))
-            if name in self.produced:
-                convolved = operation in ("convolution", "deform_conv2d")
-                self.pending[id(out)] = _Following(name, out, convolved)
+        elif contracts and name is not None:
+            self._hand_over(name, operation, args, out, remade)
+
+    def _hand_over(self, name: str, operation: str, args: tuple[Any, ...], out: Tensor, remade: bool) -> None:
+        read = _read(name, operation, args, out, self.images, remade) if name in self.read else None
+        if read is not None and read.x.numel():
+            self.uses[name] += 1
+            self.on_read(dataclasses.replace(read, batch=self.batch, use=self.uses[name], remade=remade))
+        if name in self.produced:
+            convolved = operation in ("convolution", "deform_conv2d")
+            self.pending[id(out)] = _Following(name, out, convolved)
 
     def _name(self, tensor: Tensor) -> str | None:
         return self.names.get(id(tensor)) or getattr(tensor, "_dcodp_weight", None)
+
+    def _put_together(self, operation: str, args: tuple[Any, ...]) -> Tensor | None:
+        """The operand that takes a weight's place and is computed from layers' weights; of a product the right one."""
+        convolves = operation in ("convolution", "deform_conv2d")
+        weight = args[1] if convolves or operation != "addmm" else args[2]
+        making = self.makings.of(weight) if weight.dim() > 1 else None
+        if making is None or not making.names or not (convolves or making.pure):
+            return None
+        other = None if convolves else self.makings.of(args[0] if operation != "addmm" else args[1])
+        return None if other is not None and other.pure else weight
+
+    def _largest(self, weight: Tensor) -> str | None:
+        making = self.makings.of(weight)
+        names = () if making is None else making.names
+        return max(names, key=lambda name: self.sizes[name], default=None)
 
     def _finish(self, following: _Following) -> None:
         self.pending.pop(id(following.tensor), None)
@@ -182,11 +212,13 @@ def _as_maps(tensor: Tensor) -> Tensor:
     return tensor[..., None] if tensor.dim() == 3 else tensor.flatten(3)
 
 
-def _read(name: str, operation: str, args: tuple[Any, ...], out: Tensor, images: int | None) -> Read | None:
+def _read(
+    name: str, operation: str, args: tuple[Any, ...], out: Tensor, images: int | None, remade: bool
+) -> Read | None:
     """The `Read` of one operation; None where the weight does not take the place of a layer's weight."""
     if operation in ("mm", "addmm"):
         x, weight = args[-2:] if operation == "mm" else args[1:3]
-        if x.dim() != 2 or not hasattr(weight, "_dcodp_weight"):  # F.linear transposes its weight
+        if x.dim() != 2 or not (remade or hasattr(weight, "_dcodp_weight")):  # F.linear transposes its weight
             return None
         rows = x[:, :, None, None]
         return Read(name, rows, weight.t()[:, :, None, None], (1, 1), Geometry(), images or len(x), linear=True)

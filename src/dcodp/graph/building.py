@@ -15,6 +15,7 @@ from dcodp.graph.groups import FrozenLayer, Group, Site
 from dcodp.graph.labels import Components, labels_of
 from dcodp.graph.linear import Linear, dimension_form
 from dcodp.graph.recording import Recorder
+from dcodp.graph.roles import Roles
 from dcodp.graph.sizes import AttributeKey, leaves
 from dcodp.graph.stale import guess_unread
 
@@ -25,10 +26,11 @@ def build_graph(
     """Components with the same sites become one group; groups and layers in order of execution."""
     tensors = _read_tensors(recorder)
     order = {layer: i for i, layer in enumerate(recorder.operations.layers)}
-    groups, channel_of = _groups(Places.of(tensors, components), tensors, order, len(components.fixed))
+    roles = Roles(tensors, recorder.applied, components)
+    groups, channel_of = _groups(Places.of(tensors, components), roles, order, len(components.fixed))
     return CouplingGraph(
         groups=groups,
-        frozen=_frozen(tensors, components, order, channel_of) + _unread(recorder, tensors),
+        frozen=_frozen(roles, order, channel_of) + _unread(recorder, tensors),
         parents=recorder.operations.parents(),
         shapes={name: tuple(t.shape) for name, t in [*network.named_parameters(), *network.named_buffers()]},
         aliases=_aliases(network),
@@ -88,16 +90,14 @@ class Places:
         return cls(sites, component, site, coordinate)
 
 
-def _groups(
-    places: Places, tensors: dict[str, Tensor], order: dict[str, int], components: int
-) -> tuple[list[Group], np.ndarray]:
+def _groups(places: Places, roles: Roles, order: dict[str, int], components: int) -> tuple[list[Group], np.ndarray]:
     """Groups, and for each component the running number of its channel (−1: it belongs to no group)."""
     starts = np.flatnonzero(np.diff(places.component, prepend=-1))
     ends = np.append(starts, len(places.component))[1:]
     alike: dict[bytes, list[int]] = defaultdict(list)
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         alike[places.site[start:end].tobytes()].append(start)
-    drafts = [_draft(places, np.array(rows), len(key) // 8, tensors, order) for key, rows in alike.items()]
+    drafts = [_draft(places, np.array(rows), len(key) // 8, roles, order) for key, rows in alike.items()]
     channel_of = np.full(components, -1)
     groups, taken = [], Counter()
     for group, members, _ in sorted((d for d in drafts if d[0].channels > 1), key=lambda d: d[2]):
@@ -109,7 +109,7 @@ def _groups(
 
 
 def _draft(
-    places: Places, rows: np.ndarray, length: int, tensors: dict[str, Tensor], order: dict[str, int]
+    places: Places, rows: np.ndarray, length: int, roles: Roles, order: dict[str, int]
 ) -> tuple[Group, np.ndarray, tuple[int, int]]:
     """The group of the components that start at `rows` of `places` (`length` coordinates each), and its rank."""
     rows = rows[np.argsort(places.coordinate[rows], kind="stable")]
@@ -118,13 +118,13 @@ def _draft(
     sites = []
     for number, index in zip(numbers.tolist(), np.split(table, begins[1:], axis=1), strict=True):
         tensor, dim = places.sites[number]
-        sites.append(Site(tensor, dim, index, _role(tensor, dim, tensors)))
+        sites.append(Site(tensor, dim, index, roles.role(tensor, dim)))
     producers = {s.tensor.rpartition(".")[0] for s in sites if s.role == "out"}
     layers = tuple(sorted((p for p in producers if p in order), key=order.__getitem__))
-    name = layers[0] if layers else sites[0].tensor
+    name = (layers[0] if layers else "") or sites[0].tensor
     first = next((s for s in sites if s.role == "out" and s.tensor.startswith(name)), sites[0])
     rank = (order[layers[0]] if layers else len(order), int(first.index[0, 0]))
-    depthwise = tuple(layer for layer in layers if _is_depthwise(tensors.get(f"{layer}.weight")))
+    depthwise = tuple(layer for layer in layers if _is_depthwise(roles.tensors.get(f"{layer}.weight")))
     return Group(name, len(rows), layers, tuple(sites), depthwise), places.component[rows], rank
 
 
@@ -133,35 +133,22 @@ def _is_depthwise(weight: Tensor | None) -> bool:
     return getattr(module, "groups", 1) == getattr(module, "in_channels", 0) > 1
 
 
-def _role(name: str, dim: int, tensors: dict[str, Tensor]) -> str:
-    """What a coordinate of a parameter means to its layer."""
-    if tensors[name].dim() < 2 or not name.endswith("weight"):
-        return "vector"
-    module: Any = getattr(tensors[name], "_dcodp_module", None)
-    outer = 1 if getattr(module, "transposed", False) and getattr(module, "groups", 1) == 1 else 0
-    return "out" if dim == outer else "in"
-
-
-def _frozen(
-    tensors: dict[str, Tensor], components: Components, order: dict[str, int], channel_of: np.ndarray
-) -> list[FrozenLayer]:
+def _frozen(roles: Roles, order: dict[str, int], channel_of: np.ndarray) -> list[FrozenLayer]:
     """Layers with filters that belong to no group; the most frequent reason counts."""
-    frozen = {}
-    for name, tensor in tensors.items():
+    components = roles.components
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, tensor in roles.tensors.items():
         layer = name.rpartition(".")[0]
         for dim, labels in enumerate(labels_of(tensor)):
-            if layer not in order or _role(name, dim, tensors) != "out":
+            if layer not in order or roles.role(name, dim) != "out":
                 continue
             owners = components.of[labels] if labels is not None else np.zeros(0, np.int64)
             stuck, counts = np.unique(owners[channel_of[owners] < 0], return_counts=True)
-            reasons = Counter()
             for component, count in zip(stuck.tolist(), counts.tolist(), strict=True):
-                reasons[components.reason(component) or "tied to each other: all go or none"] += count
+                reasons[layer][components.reason(component) or "tied to each other: all go or none"] += count
             if labels is None:
-                reasons["a layer with one filter"] += tensor.size(dim)
-            if reasons:
-                frozen[layer] = FrozenLayer(layer, reasons.total(), reasons.most_common(1)[0][0])
-    return sorted(frozen.values(), key=lambda f: order[f.layer])
+                reasons[layer]["a layer with one filter"] += tensor.size(dim)
+    return [FrozenLayer(n, reasons[n].total(), reasons[n].most_common(1)[0][0]) for n in order if n in reasons]
 
 
 def _unread(recorder: Recorder, read: dict[str, Tensor]) -> list[FrozenLayer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from dcodp.graph.cost import Contraction, Count, Kept, count_flops, count_parameters
@@ -39,9 +40,12 @@ class CouplingGraph:
     )  # layer → its output's height and width; () if they vary
     notes: list[str] = field(default_factory=list)  # what a person should know about the trace
 
-    def explain(self) -> str:
-        """A table: every group with its channels, layers, parents and readers; every frozen layer with the reason."""
-        return as_text(self)
+    def explain(self, scores: Collection[str] | None = None) -> str:
+        """A table: every group with its channels, layers, parents and readers; every frozen layer with the reason.
+
+        `scores`: what a criterion said of the groups (or their names); groups that it passed over are named.
+        """
+        return as_text(self, scores)
 
     def group_of(self, layer: str) -> list[Group]:
         """The groups that a layer's filters belong to."""

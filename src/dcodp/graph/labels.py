@@ -135,6 +135,11 @@ def is_zero(tensor: Tensor) -> bool:
     return getattr(tensor, "_dcodp_zero", False)
 
 
+def other_dims(axes: Axes, *dims: int) -> bool:
+    """Whether channels lie along other dimensions than these (of batches, of rows), where a bias is added as well."""
+    return any(labels is not None and d not in [k % len(axes) for k in dims] for d, labels in enumerate(axes))
+
+
 def result(out: Tensor, axes: Axes, zero: bool = False) -> None:
     put_labels(out, axes)
     out._dcodp_zero = zero  # type: ignore[attr-defined]

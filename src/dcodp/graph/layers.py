@@ -9,10 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Operation:
-    """One recorded operation: the operations its inputs came from, and the layer whose weight it applies, if any."""
+    """One recorded operation: the operations its inputs came from, and the layers whose weights it applies.
+
+    Several where a weight is put together from theirs.
+    """
 
     inputs: tuple[int, ...]
-    layer: str | None
+    layers: tuple[str, ...]
 
 
 class OperationGraph:
@@ -22,10 +25,10 @@ class OperationGraph:
         self.operations: list[Operation] = []
         self.maps: dict[str, tuple[int, ...]] = {}  # layer → height and width of its output; () if they vary
 
-    def record(self, inputs: list[Tensor], outputs: list[Tensor], layer: str | None) -> None:
+    def record(self, inputs: list[Tensor], outputs: list[Tensor], layers: tuple[str, ...]) -> None:
         sources = {getattr(t, "_dcodp_operation", None) for t in inputs} - {None}
-        self.operations.append(Operation(tuple(sorted(sources)), layer))  # type: ignore[arg-type]
-        if layer is not None and outputs:
+        self.operations.append(Operation(tuple(sorted(sources)), layers))  # type: ignore[arg-type]
+        for layer in layers if outputs else ():
             size = tuple(outputs[0].shape[2:])
             self.maps[layer] = size if self.maps.get(layer, size) == size else ()
         for tensor in outputs:
@@ -34,14 +37,14 @@ class OperationGraph:
     @property
     def layers(self) -> list[str]:
         """Layers in the order in which they first ran."""
-        return list(dict.fromkeys(o.layer for o in self.operations if o.layer is not None))
+        return list(dict.fromkeys(layer for o in self.operations for layer in o.layers))
 
     def feeding_layers(self) -> set[int]:
         """The operations whose results some layer works on further, directly or not."""
         feeding: set[int] = set()
         for number in range(len(self.operations) - 1, -1, -1):
             operation = self.operations[number]
-            if operation.layer is not None or number in feeding:
+            if operation.layers or number in feeding:
                 feeding.update(operation.inputs)
         return feeding
 
@@ -49,8 +52,8 @@ class OperationGraph:
         """layer → the nearest layers its input comes from (Algorithm 1); of all its uses, if it is applied twice."""
         found: dict[str, dict[str, None]] = {layer: {} for layer in self.layers}
         for operation in self.operations:
-            if operation.layer is not None:
-                found[operation.layer].update(dict.fromkeys(self._search(operation)))
+            for layer in operation.layers:
+                found[layer].update(dict.fromkeys(self._search(operation)))
         return {layer: list(parents) for layer, parents in found.items()}
 
     def _search(self, start: Operation) -> list[str]:
@@ -64,8 +67,8 @@ class OperationGraph:
                 continue
             seen.add(number)
             operation = self.operations[number]
-            if operation.layer is not None:
-                parents.append(operation.layer)
+            if operation.layers:
+                parents.extend(operation.layers)
             else:
                 stack.extend(reversed(operation.inputs))
         return parents

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from dcodp.graph.labels import is_zero, labels_of, result
+from dcodp.graph.labels import is_zero, labels_of, other_dims, result
 from dcodp.graph.modules import Following
 from dcodp.graph.norms import KINDS, epsilon, normalise
 from dcodp.graph.recording import Recorder
@@ -47,6 +47,8 @@ class _Watched:
 
     def __init__(self, recorder: Recorder, name: str, module: nn.Module, forward: Callable[..., Any]):
         self.recorder, self.name, self.module, self.forward = recorder, name, module, forward
+        self.computed: set[tuple[str, int] | None] = set()  # kind and dimension of each call; None: something else
+        self.channels: list[Any] = []  # labels of what it normed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x = args[0] if len(args) == 1 and not kwargs else None
@@ -55,7 +57,17 @@ class _Watched:
                 out = self._tried(x, dim) if labels is not None else None
                 if out is not None:
                     return out
-        return self.forward(*args, **kwargs)
+        out = self.forward(*args, **kwargs)
+        self._note(None, None)
+        return out
+
+    def _note(self, computed: tuple[str, int] | None, labels: Any) -> None:
+        """A module that is a norm at one time (in evaluation, say) and something else at another stays as it is."""
+        self.computed.add(computed)
+        self.channels.append(labels)
+        if len(self.computed) > 1:
+            for channel in self.channels:
+                self.recorder.fix(channel, "a norm at one time and something else at another")
 
     def _tried(self, x: Tensor, dim: int) -> Tensor | None:
         """The norm's result with labels, if it is one over this dimension."""
@@ -96,13 +108,16 @@ class _Watched:
     def _label(self, x: Tensor, dim: int, kind: str, weight: Tensor | None, bias: Tensor | None, out: Tensor) -> None:
         recorder, channel = self.recorder, labels_of(x)[dim]
         assert channel is not None
+        self._note((kind, dim - x.dim()), channel)
+        recorder.used.update(recorder.owner[id(t)] for t in (x,) if id(t) in recorder.owner)
         for vector in (weight, bias):
             if vector is not None:
                 recorder.meet(channel, labels_of(vector)[0])
                 recorder.used.add(recorder.owner[id(vector)])
+        axes = list(labels_of(x))
         zero = kind == "rms" or weight is not None
-        result(out, list(labels_of(x)), zero)
-        recorder.operations.record([x], [out], None)
+        result(out, axes, zero and (bias is None or not other_dims(axes, dim)))
+        recorder.operations.record([x], [out], ())
         recorder.seen.append(weakref.ref(out))
         constants = {
             "dense_channels": self._dense(x, dim),

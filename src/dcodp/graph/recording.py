@@ -33,6 +33,9 @@ class Recorder:
         self.uses = Uses(modules=self.modules)  # what the model's code did with sizes and attributes
         self.named_modules = dict(network.named_modules())
         self.owner: dict[int, str] = {}  # id of a parameter or buffer → its first state-dict name
+        self.buffers = {name for name, _ in network.named_buffers()}
+        # Parameters applied as a layer's weight: with the labels of its output and of its input channels.
+        self.applied: list[tuple[str, np.ndarray | None, np.ndarray | None]] = []
         self.used: set[str] = set()  # names of those that the forward pass read
         self.counting = True  # whether contractions count into the cost
         self.spent: list[Spent] = []

@@ -54,6 +54,7 @@ class Uses:
     read: list[Any] = field(default_factory=list)  # origins that it looked at
     fixed: list[tuple[Any, int, str]] = field(default_factory=list)  # origins whose number must stay, and where
     modules: list[str] = field(default_factory=list)  # the modules whose forward is running, innermost last
+    plain: bool = False  # sizes are plain ints, and the dimensions that they were read from stay
     over: bool = False  # the trace has ended: numbers that outlived it (in a cache, say) are plain from now on
 
     def fix(self, origin: Any, value: int) -> None:
@@ -74,11 +75,19 @@ class TracedInt:
     """
 
     __slots__ = ("number", "origin", "uses")
-    __array_ufunc__ = None  # numpy's numbers leave arithmetic to us
     __class__ = property(lambda self: _SeenAs)  # type: ignore[assignment]
 
     def __init__(self, number: int, origin: Any, uses: Uses):
         self.number, self.origin, self.uses = number, origin, uses
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """numpy's numbers leave integer arithmetic to us; whatever else numpy computes tells the number."""
+        exact = {np.add: operator.add, np.subtract: operator.sub, np.multiply: operator.mul,
+                 np.floor_divide: operator.floordiv, np.remainder: operator.mod}.get(ufunc)  # fmt: skip
+        if exact is not None and method == "__call__" and all(isinstance(i, int | np.integer) for i in inputs):
+            left, right = (int(i) if isinstance(i, np.integer) else i for i in inputs)
+            return exact(left, right)
+        return getattr(ufunc, method)(*(i.note_value() if type(i) is TracedInt else i for i in inputs), **options)
 
     def note_read(self) -> None:
         self.uses.read.append(self.origin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,10 +15,12 @@ from dcodp.graph.building import build_graph
 from dcodp.graph.calls import CallMode
 from dcodp.graph.coupling import CouplingGraph
 from dcodp.graph.dispatching import LabelMode
+from dcodp.graph.library import library_numbers, library_rules, library_watched
 from dcodp.graph.modules import follow_module_sizes, is_library_module, trace_attributes
 from dcodp.graph.recognising import watch_norms
 from dcodp.graph.recording import Recorder
 from dcodp.graph.scripts import scripts_watched
+from dcodp.graph.sizes import TracedInt
 from dcodp.graph.solving import solve
 
 Outputs = Callable[[Any], Any]
@@ -35,7 +37,12 @@ def trace(network: nn.Module, example_inputs: Any, outputs: Outputs | None = Non
     Raises InputError where the model cannot be copied, does not run on the inputs or gives no tensors.
     """
     args, kwargs = call_arguments(example_inputs, named)
-    graph, stuck = _traced(network, args, kwargs, outputs, frozenset())
+    try:
+        graph, stuck = _traced(network, args, kwargs, outputs, frozenset())
+    except InputError as error:
+        if TracedInt.__name__ not in str(error):  # the code hands sizes to something that takes nothing but ints
+            raise
+        return _traced(network, args, kwargs, outputs, frozenset(), plain_sizes=True)[0]
     if stuck:
         other, _ = _traced(network, args, kwargs, outputs, stuck)
         graph = max(graph, other, key=_removable)
@@ -53,13 +60,18 @@ def _traced(
     kwargs: dict[str, Any],
     outputs: Outputs | None,
     whole_heads: frozenset[str],
+    plain_sizes: bool = False,
 ) -> tuple[CouplingGraph, frozenset[str]]:
     """The graph, and the modules whose views could have shrunk in another way than in the one that is stuck."""
     twin = _copied(network).eval()
     recorder = Recorder(twin, whole_heads)
-    dense = trace_attributes(recorder.named_modules, recorder.uses)
+    recorder.uses.plain = plain_sizes
+    dense = {} if plain_sizes else trace_attributes(recorder.named_modules, recorder.uses)
     watch_norms(recorder)
-    with _modules_tracked(twin, recorder), _no_fast_path(), _random_state_kept(network), torch.no_grad():
+    observing = (_modules_tracked(twin, recorder), library_watched(recorder), _no_fast_path())
+    with ExitStack() as stack, _random_state_kept(network), torch.no_grad():
+        for context in observing:
+            stack.enter_context(context)
         try:
             result = _observed(twin, recorder, args, kwargs)
         except Exception as error:
@@ -72,7 +84,9 @@ def _traced(
         recorder.fix_all(kept, "an output of the model")
         _trace_training(twin, recorder, args, kwargs, everything=outputs is None)
     recorder.finish()
-    components, attributes = solve(recorder.rules, recorder.labels, dense)
+    numbers = library_numbers(recorder)
+    rules = [*library_rules(recorder, numbers), *recorder.rules]
+    components, attributes = solve(rules, recorder.labels, {**dense, **numbers})
     stuck = frozenset(m for m, labels in recorder.choices if not components.removable(labels).any())
     recorder.followings += follow_module_sizes(recorder.named_modules)
     return build_graph(network, recorder, components, attributes), stuck

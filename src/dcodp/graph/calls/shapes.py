@@ -18,6 +18,11 @@ def traced_shape(tensor: Tensor, shape: torch.Size, uses: Uses) -> Any:
     axes = labels_of(tensor)
     if all(a is None for a in axes):
         return shape
+    if uses.plain:
+        for labels, size in zip(axes, shape, strict=True):
+            if labels is not None:
+                uses.fix(FromDimension(labels), size)
+        return shape
     return TracedSize(
         size if a is None else TracedInt(size, FromDimension(a), uses) for size, a in zip(shape, axes, strict=True)
     )

@@ -6,13 +6,14 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dcodp.graph.calls.shapes import sizes_given, traced_shape
 from dcodp.graph.labels import labels_of, put_labels
 from dcodp.graph.recording import Recorder
-from dcodp.graph.sizes import FromDimension, leaves, origin_of, plain
+from dcodp.graph.sizes import FromDimension, TracedInt, leaves, origin_of, plain
 
 VIEWS = (torch.Tensor.view, torch.Tensor.reshape, torch.reshape)
 UNFLATTENS = (torch.Tensor.unflatten, torch.unflatten)
@@ -65,12 +66,32 @@ def like_other(recorder: Recorder, args: Any, kwargs: Any, out: Tensor) -> None:
 
 def repeat(recorder: Recorder, args: Any, kwargs: Any, out: Tensor) -> None:
     counts = sizes_given(args, kwargs, "repeats")
+    filters = _label_filters(recorder, args[0], counts, out)
     single = [out.size(out.dim() - len(counts) + i) == plain(n) for i, n in enumerate(counts)]
     _label_repeated(recorder, [n if one else 1 for n, one in zip(counts, single, strict=True)], out)
     for i, (times, one) in enumerate(zip(counts, single, strict=True)):
         labels = labels_of(out)[out.dim() - len(counts) + i] if one else None
-        if _is_channel_count(times):
+        if _is_channel_count(times) and i not in filters:
             recorder.require(times, labels, plain(times))
+
+
+def _label_filters(recorder: Recorder, x: Tensor, counts: list[Any], out: Tensor) -> list[int]:
+    """A few fixed filters, all of them repeated for each of some channels (wavelets): they go with their channel.
+
+    Returns the positions in `counts` of the numbers of channels.
+    """
+    axes, found = list(labels_of(out)), []
+    for i, times in enumerate(counts):
+        dim, own = out.dim() - len(counts) + i, i - (len(counts) - x.dim())
+        size = x.size(own) if own >= 0 else 1
+        if size > 1 and _is_channel_count(times):
+            recorder.fix(labels_of(x)[own], "filters that every channel has")
+            channels = recorder.labels.fresh(plain(times))
+            axes[dim] = np.repeat(channels, size)
+            recorder.require(times, channels, plain(times))
+            found.append(i)
+    put_labels(out, axes)
+    return found
 
 
 def _is_channel_count(size: Any) -> bool:
@@ -94,14 +115,24 @@ def make(recorder: Recorder, args: Any, kwargs: Any, out: Tensor) -> None:
 
 def make_filled(recorder: Recorder, args: Any, kwargs: Any, out: Tensor) -> None:
     """torch.ones, torch.full: the same, but what is removed is not 0."""
+    _note_filling(args, kwargs, 1)
     given = args[:1] if args and isinstance(args[0], list | tuple) else args
     _made(recorder, sizes_given(given, kwargs, "size", start=0)[: out.dim()], out)
 
 
 def make_alike(recorder: Recorder, args: Any, kwargs: Any, out: Tensor) -> None:
     """x.new_zeros, x.new_ones, x.new_full."""
+    _note_filling(args, kwargs, 2)
     given = args[:2] if len(args) > 1 and isinstance(args[1], list | tuple) else args
     _made(recorder, sizes_given(given, kwargs, "size")[: out.dim()], out)
+
+
+def _note_filling(args: Any, kwargs: Any, position: int) -> None:
+    """A number of channels that fills a tensor is a value."""
+    sized = len(args) > position and isinstance(args[position - 1], list | tuple)
+    for value in (args[position] if sized else None, kwargs.get("fill_value")):
+        if type(value) is TracedInt:
+            value.note_value()
 
 
 def make_zeros_alike(recorder: Recorder, args: Any, kwargs: Any, out: Tensor) -> None:

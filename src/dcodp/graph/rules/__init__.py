@@ -6,6 +6,6 @@ reductions and normalisations fix what they mix; data movement is run a second t
 (`movement.py`). An operation that is not known fixes every channel it touches.
 """
 
-from dcodp.graph.rules.table import LAYER_RULES, TABLE, blind_to_sizes, rule_for
+from dcodp.graph.rules.table import LAYER_RULES, TABLE, blind_to_sizes, operands_of, rule_for
 
-__all__ = ["LAYER_RULES", "TABLE", "blind_to_sizes", "rule_for"]
+__all__ = ["LAYER_RULES", "TABLE", "blind_to_sizes", "operands_of", "rule_for"]

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from dcodp.graph.cost import Dimension
-from dcodp.graph.labels import Axes, is_zero, labels_of, result, tensors_in
+from dcodp.graph.labels import Axes, is_zero, labels_of, other_dims, result, tensors_in
 from dcodp.graph.recording import Recorder
 from dcodp.graph.rules.arithmetic import join
 
@@ -56,8 +56,9 @@ def _convolve(
         recorder.meet(outer, labels_of(bias)[0])
     positions = (x if transposed else out).shape[2:].numel() * weight.shape[2:].numel()
     recorder.spend((None, x.size(0) * positions), (w[0], weight.size(0)), (w[1], weight.size(1)))
+    axes = [labels_of(x)[0], outer, *[None] * (out.dim() - 2)]
     zero = is_zero(weight) and (bias is None or is_zero(bias))
-    result(out, [labels_of(x)[0], outer, *[None] * (out.dim() - 2)], zero)
+    result(out, axes, zero and (not other_dims(axes, 1) or (bias is None and is_zero(x))))
 
 
 def _grouped(
@@ -107,9 +108,10 @@ def matmul(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[st
     if batch and batch[0] is not None:
         zero = zero and (is_zero(left) or is_zero(right))
     if bias is not None:
-        zero = zero and is_zero(bias)
         result(out, axes)
         axes = join(recorder, [out, bias], out.dim())
+        own = [d - bias.dim() for d, labels in enumerate(labels_of(bias)) if labels is not None]
+        zero = zero and is_zero(bias) and not other_dims(axes, *own)
     result(out, axes, zero)
 
 

@@ -10,6 +10,7 @@ from dcodp.graph.labels import (
     is_zero,
     labels_of,
     operation,
+    other_dims,
     result,
     tensors_in,
 )
@@ -30,7 +31,7 @@ def batch_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dic
         recorder.meet(channel, labels_of(vector)[0])
     affine = all(t is not None and is_zero(t) for t in args[1:3])
     zero = affine or (args[1] is None and args[2] is None and is_zero(x) and all(map(is_zero, vectors)))
-    result(tensors_in(out)[0], labels_of(x), zero)
+    result(tensors_in(out)[0], labels_of(x), zero and not other_dims(labels_of(x), 1))
 
 
 def _takes_statistics(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -55,7 +56,8 @@ def group_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dic
         for vector in (weight, bias):
             if vector is not None:
                 recorder.meet(channel, labels_of(vector)[0])
-    result(tensors_in(out)[0], labels_of(x), bias is not None or (weight is None and is_zero(x)))
+    zero = bias is not None or (weight is None and is_zero(x))
+    result(tensors_in(out)[0], labels_of(x), zero and not other_dims(labels_of(x), 1))
 
 
 def layer_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -68,7 +70,15 @@ def layer_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dic
 
 
 def weight_norm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-    """The norm of a filter without channels is 0, and the dense net divides by it."""
-    recorder.fix_all((args, kwargs), "weight normalisation divides by the norm of each filter")
-    for tensor in tensors_in(out):
-        result(tensor, [None] * tensor.dim())
+    """g · v / ‖v‖: the norm of a filter without channels is 0, and the dense net divides by it; inputs may go."""
+    v, g = args[:2]
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % v.dim()
+    reason = "weight normalisation divides by the norm of each filter"
+    recorder.fix(labels_of(v)[dim], reason)
+    recorder.fix_all(g, reason)
+    if not is_zero(v):
+        recorder.fix_all(v, reason)
+    weight, *norms = tensors_in(out)
+    result(weight, labels_of(v), True)
+    for norm in norms:
+        result(norm, [None] * norm.dim())

@@ -97,6 +97,19 @@ TABLE = _table()
 LAYER_RULES = (convolution, matmul, deformable_convolution, embedding)  # these apply a layer's weight
 
 
+def operands_of(rule: Rule, func: Any, args: tuple[Any, ...]) -> list[tuple[torch.Tensor, int, int]]:
+    """What may be a layer's weight among the operands of one of LAYER_RULES, each with its dimensions of output and of
+    input channels; the likeliest last."""
+    if rule is embedding:
+        return [(args[0], -1, 0)]
+    if rule is not matmul:
+        transposed = rule is convolution and args[6] and args[8] == 1
+        return [(args[1], 1, 0) if transposed else (args[1], 0, 1)]
+    left, right = args[1:3] if func._schema.name.split("::")[1].startswith(("add", "badd")) else args[:2]
+    sides = [(left, -2, -1), (right, -1, -2)]
+    return [side for side in sides if side[0].dim() > 1]
+
+
 def rule_for(func: Any) -> Rule:
     """The rule of an ATen overload: by name, else by PyTorch's own tags, else unknown."""
     named = TABLE.get(func._schema.name)

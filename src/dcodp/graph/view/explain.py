@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from rich.console import Console
@@ -41,11 +41,16 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def as_text(graph: Explained, width: int = 200) -> str:
-    """`explanation` as plain text."""
+def _unscored(graph: Explained, scores: Collection[str] | None) -> list[str]:
+    left = [] if scores is None else [group.name for group in graph.groups if group.name not in scores]
+    return [f"no scores, so that all channels stay: {_listed(left)}"] if left else []
+
+
+def as_text(graph: Explained, scores: Collection[str] | None = None, width: int = 200) -> str:
+    """`explanation` as plain text, with what is to be known of it below."""
     console = Console(width=width, no_color=True)
     with console.capture() as captured:
         console.print(explanation(graph))
-        for note in graph.notes:
+        for note in [*graph.notes, *_unscored(graph, scores)]:
             console.print(note, markup=False, soft_wrap=True)
     return captured.get()
