@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -24,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dcodp import own
 from dcodp.config import Config, validate
 from dcodp.errors import InputError
+from dcodp.workers.launching import RayConfig
 
 Cell = tuple[list[str], Config]  # overrides and what they compose to
 RENAMED = {
@@ -38,6 +40,7 @@ def register() -> None:
     """Make the schema and the nets of ultralytics known to Hydra; called before anything is composed."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
+    store.store(group="hydra/launcher", name="dcodp_ray", node=RayConfig)
     for name in known_nets():
         store.store(group="model", name=name, node={"name": name, "family": "ultralytics", "variant": name})
 
@@ -120,6 +123,18 @@ def cells(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) 
             with _explaining(fixed):
                 return [(fixed, to_config(_without_hydra(whole)))]
         return [(list(chosen), _compose(list(chosen))) for chosen in itertools.product(*choices.values())]
+
+
+def launcher(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """hydra.launcher, as composed from what the overrides ask for in all cells alike."""
+    typed = _parsed([*expanded(overrides), *_searched(config_dir)])
+    fixed = [line for o in typed if not o.is_sweep_override() for line in _choices(o)]
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"), _explaining(fixed):
+        whole = compose("config", fixed, return_hydra_config=True)
+        HydraConfig.instance().set_config(whole)
+        tree = OmegaConf.to_container(whole.hydra.launcher, resolve=True)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
 
 
 def expanded(overrides: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from dcodp.resources import folder
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from dcodp.compose import Cell
     from dcodp.config import Config
 
 
@@ -46,8 +47,8 @@ def run_typed(arguments: Sequence[str]) -> int:
         if len(asked) > 1 and not typed.multirun:
             raise InputError(f"{len(asked)} cells were asked for; add -m to run a sweep")
         status = 0
-        if announce(asked):
-            status = attempt(asked[0][1]) if len(asked) == 1 else launch(arguments)
+        if missing := announce(asked):
+            status = attempt(asked[0][1]) if len(asked) == 1 else sweep(missing, arguments, words, typed.config_dir)
         return status or show([config for _, config in asked], folder("experiments"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -60,6 +61,18 @@ def _parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--config-dir", "-cd", type=Path)
     return parser.parse_known_args(arguments)
+
+
+def sweep(missing: Sequence[Cell], arguments: Sequence[str], words: Sequence[str], config_dir: Path | None) -> int:
+    """The cells that are not there yet, on the launcher's workers. Their records say how they ended: exit status 0."""
+    from dcodp.compose import launcher
+    from dcodp.workers.launching import knows, run_sweep
+
+    settings = launcher(folder("conf"), words, config_dir)
+    if not knows(settings):
+        return launch(arguments)
+    run_sweep([config for _, config in missing], settings)
+    return 0
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -93,10 +106,12 @@ def attempt(config: Config) -> int:
     from dcodp.pipeline import run_cell
     from dcodp.records import one_line
     from dcodp.show import set_up_logging
+    from dcodp.workers.work import terminable
 
     set_up_logging()
     try:
-        run_cell(config)
+        with terminable():
+            run_cell(config)
     except Exception as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1

@@ -19,7 +19,7 @@ from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.files import digest
 from dcodp.files.tensors import load_tensors, save_tensors
 from dcodp.graph import CouplingGraph
-from dcodp.pipeline.cell import Cell, locked
+from dcodp.pipeline.cell import Cell, locked, whole
 from dcodp.progress import track
 
 SAVE_EVERY = 5.0  # seconds of calibration that an interruption may cost; sums can be large
@@ -36,16 +36,19 @@ def gathered(
     folder = cell.evidence_folder(step)
     with locked(folder):
         paths = {statistic: folder / f"{digest(statistic.name)}.safetensors" for statistic in wanted}
-        missing = [statistic for statistic, path in paths.items() if not path.exists()]
+        stored = {statistic: whole(path, load_tensors) for statistic, path in paths.items()}
+        missing = [statistic for statistic, found in stored.items() if found is None]
         if missing:
             fresh = Evidence(detector.network, graph, missing, **options)
             partial = folder / f"partial-{digest([s.name for s in missing])}.safetensors"
             _watch(cell, detector, fresh, partial)
             for statistic in missing:
                 save_tensors(fresh.sums[statistic], paths[statistic], {"statistic": statistic.name})
+                stored[statistic] = load_tensors(paths[statistic])
             partial.unlink(missing_ok=True)
-        for statistic, path in paths.items():
-            evidence.sums[statistic].update(load_tensors(path)[0])
+        for statistic, found in stored.items():
+            assert found is not None
+            evidence.sums[statistic].update(found[0])
             evidence.batches = number_of_batches(cell)
     return evidence
 
@@ -73,8 +76,8 @@ def forward(detector: Detector) -> Callable[[nn.Module], Callable[[Batch], Any]]
 
 
 def _watch(cell: Cell, detector: Detector, evidence: Evidence, partial: Path) -> None:
-    if partial.exists():
-        stored, header = load_tensors(partial)
+    if (found := whole(partial, load_tensors)) is not None:
+        stored, header = found
         evidence.restore(stored, int(header["batches"]))
 
     def loss(batch: Batch) -> Tensor:

@@ -6,17 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dcodp.config import to_dict
 from dcodp.detectors.base import Detector
 from dcodp.evaluation.measuring import Predictions, evaluate, load_predictions, predict, save_predictions
 from dcodp.files import digest, read_json, write_atomically
-from dcodp.pipeline.cell import Cell, locked
+from dcodp.pipeline.cell import Cell, locked, whole
 
 
 def dense_evaluation(cell: Cell, detector: Detector) -> tuple[dict[str, Any], Predictions]:
     """The dense detector's figures, measured once for all cells that share it."""
     config = cell.config
-    name = digest([to_dict(config.evaluation), str(cell.device), config.threads])
+    where = (
+        "cpu" if cell.device.type == "cpu" else torch.cuda.get_device_name(cell.device)
+    )  # which of them is no matter
+    name = digest([to_dict(config.evaluation), where, config.threads])
     folder = cell.dense_folder
     with locked(folder):
         return _evaluation(cell, detector, folder / f"evaluation-{name}.json", folder / f"predictions-{name}.npz")
@@ -32,8 +37,9 @@ def _evaluation(
     cell: Cell, detector: Detector, block_path: Path, predictions_path: Path
 ) -> tuple[dict[str, Any], Predictions]:
     config = cell.config
-    if block_path.exists() and predictions_path.exists():
-        return read_json(block_path), load_predictions(predictions_path)
+    stored = whole(block_path, read_json), whole(predictions_path, load_predictions)
+    if stored[0] is not None and stored[1] is not None:
+        return stored[0], stored[1]
     found = predict(detector, cell.val_set, config.image_size, config.evaluation)
     save_predictions(predictions_path, found)
     block = evaluate(detector, cell.val_set, config.image_size, config.evaluation, predictions=found)

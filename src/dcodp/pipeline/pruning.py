@@ -16,7 +16,7 @@ from dcodp.graph import CouplingGraph
 from dcodp.importance import criterion, group_scores
 from dcodp.method import OF_THE_CRITERION
 from dcodp.pipeline import calibrating
-from dcodp.pipeline.cell import Cell, locked
+from dcodp.pipeline.cell import Cell, locked, whole
 from dcodp.pruning import PrunePlan, select
 from dcodp.pruning.cost_aware import CostAware
 from dcodp.repairs import Case, Repair, repair_named
@@ -37,11 +37,12 @@ def channel_scores(cell: Cell, detector: Detector, graph: CouplingGraph, step: i
     folder = cell.scores_folder(step)
     path = folder / "scores.safetensors"
     with locked(folder):
-        if not path.exists():
+        if (stored := whole(path, load_tensors)) is None:
             required = criterion(chosen.name).required(chosen.aggregate)
             evidence = calibrating.gathered(cell, detector, graph, [*required, *repair_of(cell.config).requires], step)
             save_tensors(group_scores(chosen.name, evidence, chosen.aggregate), path)
-        return load_tensors(path)[0]
+            stored = load_tensors(path)
+        return stored[0]
 
 
 def selected(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step: int) -> PrunePlan:
@@ -67,9 +68,16 @@ def allocation(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step
     name = digest([cell.config.repair.name, chosen.sensitivity, to_dict(cell.config.importance)])
     path = cell.scores_folder(step) / f"sensitivity-{name}.json"
     with locked(path.parent):
-        if not path.exists():
+        if (measured := whole(path, read_json)) is None:
             write_atomically(path, json.dumps(_measured(cell, graph, scores, mending, step)))
-        return CostAware(chosen.floor, measured=read_json(path))
+            measured = read_json(path)
+        return CostAware(chosen.floor, measured=measured)
+
+
+def foresee(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor]) -> None:
+    """Compute what the first pruning and its repair will ask for beside the scores, as far as cells share it."""
+    calibrating.gathered(cell, cell.nets.now, graph, repair_of(cell.config).requires, step=1)
+    allocation(cell, graph, scores, step=1)
 
 
 def _measured(
@@ -107,8 +115,8 @@ def mended(cell: Cell, step: int) -> list[str]:
     """Repairs the net that pruning left, in place, or loads what an earlier attempt has repaired. Returns notes."""
     nets, chosen = cell.nets, repair_of(cell.config)
     path = cell.step_folder(step) / "repaired.safetensors"
-    if path.exists():
-        tensors, header = load_tensors(path)
+    if (stored := whole(path, load_tensors)) is not None:
+        tensors, header = stored
         load_strictly(nets.now.network, tensors, path)
         return list(filter(None, header["notes"].split("\n")))
     evidence = calibrating.gathered(cell, nets.before, nets.graph, chosen.requires, step)
