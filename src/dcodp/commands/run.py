@@ -104,8 +104,8 @@ def job(composed: DictConfig) -> int:
 def attempt(config: Config) -> int:
     """Run one cell. A failure is one line here, and in full in the cell's log.txt; returns the exit status."""
     from dcodp.pipeline import run_cell
+    from dcodp.progress import set_up_logging
     from dcodp.records import one_line
-    from dcodp.show import set_up_logging
     from dcodp.workers.work import terminable
 
     set_up_logging()

@@ -104,8 +104,8 @@ def owner(path: Path) -> str | None:
         text = path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    fields = dict(line.partition("=")[::2] for line in text.splitlines())
-    return f"process {fields.get('pid', '?')} on {fields.get('host', '?').partition('?')[0]}"
+    fields = {key: value for key, _, value in (line.partition("=") for line in text.splitlines())}
+    return f"process {fields.get('pid', '?')} on {fields.get('host', '?').partition('?')[0]}"  # ?…: of its container
 
 
 def require_held(path: Path) -> None:

@@ -6,7 +6,7 @@ One pass serves the criterion, the repair and whoever else asks; what an earlier
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.files import digest
 from dcodp.files.tensors import load_tensors, save_tensors
 from dcodp.graph import CouplingGraph
-from dcodp.pipeline.cell import Cell, locked, whole
+from dcodp.pipeline.cell import Cell, once, whole
 from dcodp.progress import track
 
 SAVE_EVERY = 5.0  # seconds of calibration that an interruption may cost; sums can be large
@@ -34,23 +34,28 @@ def gathered(
     evidence = Evidence(detector.network, graph, dict.fromkeys(statistics), **options)
     wanted = [statistic for statistic in evidence.sums if evidence.needs_data(statistic)]
     folder = cell.evidence_folder(step)
-    with locked(folder):
-        paths = {statistic: folder / f"{digest(statistic.name)}.safetensors" for statistic in wanted}
-        stored = {statistic: whole(path, load_tensors) for statistic, path in paths.items()}
-        missing = [statistic for statistic, found in stored.items() if found is None]
-        if missing:
-            fresh = Evidence(detector.network, graph, missing, **options)
-            partial = folder / f"partial-{digest([s.name for s in missing])}.safetensors"
-            _watch(cell, detector, fresh, partial)
-            for statistic in missing:
-                save_tensors(fresh.sums[statistic], paths[statistic], {"statistic": statistic.name})
-                stored[statistic] = load_tensors(paths[statistic])
-            partial.unlink(missing_ok=True)
-        for statistic, found in stored.items():
-            assert found is not None
-            evidence.sums[statistic].update(found[0])
-            evidence.batches = number_of_batches(cell)
+    paths = {statistic: folder / f"{digest(statistic.name)}.safetensors" for statistic in wanted}
+
+    def gather_the_rest() -> dict[Statistic, Any]:
+        missing = [statistic for statistic, path in paths.items() if whole(path, load_tensors) is None]
+        fresh = Evidence(detector.network, graph, missing, **options)
+        partial = folder / f"partial-{digest([s.name for s in missing])}.safetensors"
+        _watch(cell, detector, fresh, partial)
+        for statistic in missing:
+            save_tensors(fresh.sums[statistic], paths[statistic], {"statistic": statistic.name})
+        partial.unlink(missing_ok=True)
+        return {statistic: load_tensors(path) for statistic, path in paths.items()}
+
+    for statistic, (sums, _) in once(folder, lambda: _all_of(paths), gather_the_rest).items():
+        evidence.sums[statistic].update(sums)
+        evidence.batches = number_of_batches(cell)
     return evidence
+
+
+def _all_of(paths: Mapping[Statistic, Path]) -> dict[Statistic, Any] | None:
+    """The stored sums, None where any are missing or damaged."""
+    stored = {statistic: whole(path, load_tensors) for statistic, path in paths.items()}
+    return None if None in stored.values() else stored
 
 
 def number_of_batches(cell: Cell) -> int:

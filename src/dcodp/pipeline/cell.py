@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,11 +91,20 @@ class Cell:
         return self.cache / "scores" / scores_key(self.config) if step == 1 else self.step_folder(step) / "scores"
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """Cells that share an artefact wait here for the one that computes it."""
-    with leased(folder, f"{folder.parent.name} {folder.name}"):
-        yield
+    return leased(folder, f"{folder.parent.name} {folder.name}")
+
+
+def once(folder: Path, find: Callable[[], Stored | None], make: Callable[[], Stored]) -> Stored:
+    """What `find` finds, else what `make` makes; of cells that share it one makes it, and the others wait for that one.
+
+    What is there is whole, so nobody waits to read it.
+    """
+    if (found := find()) is not None:
+        return found
+    with locked(folder):
+        return found if (found := find()) is not None else make()
 
 
 def whole(path: Path, read: Callable[[Path], Stored]) -> Stored | None:

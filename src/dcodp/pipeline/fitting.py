@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dcodp.importance.slimming import prunable_scales, sparsity_penalty
 from dcodp.pipeline.cell import Cell, locked
 from dcodp.pruning import prune
 from dcodp.records import RunFolder, append_metrics, read_metrics, tell_progress
+from dcodp.training.files import is_done
 from dcodp.training.objective import Term
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def dense_detector(cell: Cell) -> Detector:
     detector.network.to(cell.device)
     folder = cell.dense_folder
     settings = dataclasses.replace(config.train, labels=True, distill=0.0)  # the dense net has no teacher
-    with locked(folder):
+    with nullcontext() if is_done(folder) else locked(folder):
         fitted(cell, detector, folder, settings, "train", _terms(detector, config.image_size, settings))
     return detector
 

@@ -12,7 +12,7 @@ from dcodp.config import to_dict
 from dcodp.detectors.base import Detector
 from dcodp.evaluation.measuring import Predictions, evaluate, load_predictions, predict, save_predictions
 from dcodp.files import digest, read_json, write_atomically
-from dcodp.pipeline.cell import Cell, locked, whole
+from dcodp.pipeline.cell import Cell, once, whole
 
 
 def dense_evaluation(cell: Cell, detector: Detector) -> tuple[dict[str, Any], Predictions]:
@@ -23,23 +23,25 @@ def dense_evaluation(cell: Cell, detector: Detector) -> tuple[dict[str, Any], Pr
     )  # which of them is no matter
     name = digest([to_dict(config.evaluation), where, config.threads])
     folder = cell.dense_folder
-    with locked(folder):
-        return _evaluation(cell, detector, folder / f"evaluation-{name}.json", folder / f"predictions-{name}.npz")
+    paths = folder / f"evaluation-{name}.json", folder / f"predictions-{name}.npz"
+    return once(folder, lambda: _stored(*paths), lambda: _evaluation(cell, detector, *paths))
 
 
 def evaluated(cell: Cell, detector: Detector, stage: str) -> tuple[dict[str, Any], Predictions]:
     """The figures of one stage of this cell."""
-    path = cell.folder.path
-    return _evaluation(cell, detector, path / f"evaluation-{stage}.json", path / f"predictions-{stage}.npz")
+    paths = cell.folder.path / f"evaluation-{stage}.json", cell.folder.path / f"predictions-{stage}.npz"
+    return _stored(*paths) or _evaluation(cell, detector, *paths)
+
+
+def _stored(block_path: Path, predictions_path: Path) -> tuple[dict[str, Any], Predictions] | None:
+    block, predictions = whole(block_path, read_json), whole(predictions_path, load_predictions)
+    return None if block is None or predictions is None else (block, predictions)
 
 
 def _evaluation(
     cell: Cell, detector: Detector, block_path: Path, predictions_path: Path
 ) -> tuple[dict[str, Any], Predictions]:
     config = cell.config
-    stored = whole(block_path, read_json), whole(predictions_path, load_predictions)
-    if stored[0] is not None and stored[1] is not None:
-        return stored[0], stored[1]
     found = predict(detector, cell.val_set, config.image_size, config.evaluation)
     save_predictions(predictions_path, found)
     block = evaluate(detector, cell.val_set, config.image_size, config.evaluation, predictions=found)

@@ -6,7 +6,7 @@
         serial      one after the other in this process
         pool        processes of this machine (joblib's loky)
         slurm       jobs of SLURM (submitit), chained by its dependencies
-        ray         tasks of a Ray cluster, chained by their results
+        cluster     tasks of a Ray cluster, chained by their results
 
 A job is a plain value with all it needs, so a worker composes nothing and needs the wheel and the shared folders alone.
 """

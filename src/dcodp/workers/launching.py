@@ -20,7 +20,7 @@ RUNNERS = {  # the launcher in Hydra's terms → the module that does its work, 
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "serial",
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": "pool",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": "slurm",
-    "dcodp.workers.ray": "ray",
+    "dcodp.workers.cluster": "cluster",
 }
 
 
@@ -28,7 +28,7 @@ RUNNERS = {  # the launcher in Hydra's terms → the module that does its work, 
 class RayConfig:
     """hydra.launcher of launcher=ray."""
 
-    _target_: str = "dcodp.workers.ray"
+    _target_: str = "dcodp.workers.cluster"
     address: str | None = None  # of a cluster that runs ("auto": the one of this machine); None: start one here
     num_cpus: float = 1.0  # for each cell
     num_gpus: float | None = None  # for each cell; None: as many as `devices`, where the cluster has GPUs

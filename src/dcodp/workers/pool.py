@@ -23,10 +23,10 @@ LOST = 137  # the exit status of a process that was killed
 
 def run(jobs: Sequence[Job], settings: Mapping[str, Any]) -> dict[str, int]:
     """name → exit status. Of settings `n_jobs` counts: how many processes, -1 for one per core."""
-    return _Pool(jobs, _processes(settings.get("n_jobs", -1))).run()
+    return _Pool(jobs, _processes(settings.get("n_jobs") or 1)).run()
 
 
-def _processes(asked: int | None) -> int:
+def _processes(asked: int) -> int:
     from joblib import effective_n_jobs
 
     return effective_n_jobs(asked)

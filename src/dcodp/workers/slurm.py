@@ -59,6 +59,7 @@ def run(jobs: Sequence[Job], settings: Mapping[str, Any]) -> dict[str, int]:
 def _submit(jobs: Sequence[Job], settings: Mapping[str, Any], dependency: str) -> list[submitit.Job[int]]:
     """One job, or an array, that starts when those that it depends on ended, however."""
     import submitit
+    from submitit.core.utils import FailedJobError
 
     given = {key if key in COMMON else f"slurm_{key}": value for key, value in settings.items() if key not in OWN}
     if dependency:
@@ -70,7 +71,7 @@ def _submit(jobs: Sequence[Job], settings: Mapping[str, Any], dependency: str) -
         )
         executor.update_parameters(**given)
         return executor.map_array(Work(), jobs)
-    except (RuntimeError, OSError, submitit.core.utils.FailedJobError) as error:
+    except (RuntimeError, OSError, FailedJobError) as error:
         raise InputError(f"SLURM takes no jobs here: {' '.join(str(error).split())}; see hydra.launcher.*") from error
 
 

@@ -22,7 +22,7 @@ def do(job: Job, *before: int) -> int:
     """The job, from start or from where it was left; returns the exit status. Never raises but when it is stopped, so
     that the other jobs go on: each job's record says how it ended. `before` (the statuses of those it comes after) is
     for launchers that order jobs by what they return."""
-    from dcodp.show import set_up_logging
+    from dcodp.progress import set_up_logging
 
     try:
         _enter(job.folder)

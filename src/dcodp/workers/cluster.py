@@ -6,6 +6,7 @@ Hydra's own Ray launcher is no help: it knows no order of jobs, and asks for clo
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,8 +21,7 @@ LOST = 137  # the exit status of a task whose worker vanished more often than ma
 
 def run(jobs: Sequence[Job], settings: Mapping[str, Any]) -> dict[str, int]:
     """name → exit status. Raises InputError where the cluster cannot be reached or has no node for a cell."""
-    import ray
-
+    ray = _ray()
     _connect(settings)
     gpus = _gpus(jobs, settings)
     try:
@@ -35,9 +35,13 @@ def run(jobs: Sequence[Job], settings: Mapping[str, Any]) -> dict[str, int]:
         ray.shutdown()
 
 
-def _connect(settings: Mapping[str, Any]) -> None:
-    import ray
+def _ray() -> Any:
+    """The package, an extra; by name, since type checkers need not have it."""
+    return importlib.import_module("ray")
 
+
+def _connect(settings: Mapping[str, Any]) -> None:
+    ray = _ray()
     try:
         ray.init(
             address=settings["address"], log_to_driver=True, configure_logging=False,
@@ -52,8 +56,7 @@ def _connect(settings: Mapping[str, Any]) -> None:
 
 def _gpus(jobs: Sequence[Job], settings: Mapping[str, Any]) -> float:
     """For each cell: what was asked for, else `devices` where the cluster has GPUs and device is not the CPU."""
-    import ray
-
+    ray = _ray()
     if settings["num_gpus"] is not None:
         return settings["num_gpus"]
     config = jobs[0].configs[0]
@@ -62,8 +65,7 @@ def _gpus(jobs: Sequence[Job], settings: Mapping[str, Any]) -> float:
 
 def _require_a_node(gpus: float, cpus: float) -> None:
     """Ray would wait for ever for a node that is large enough."""
-    import ray
-
+    ray = _ray()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
         raise InputError(
@@ -72,8 +74,7 @@ def _require_a_node(gpus: float, cpus: float) -> None:
 
 
 def _status(name: str, ref: Any) -> int:
-    import ray
-
+    ray = _ray()
     try:
         return int(ray.get(ref))
     except ray.exceptions.RayError as error:
