@@ -24,6 +24,8 @@ def announce(asked: Sequence[Cell]) -> list[Cell]:
     if len(asked) > 1:
         cells = [SweepCell(i, tuple(overrides)) for i, (overrides, _) in zip(ids, asked, strict=True)]
         write_sweep(results, digest(ids), cells)
+        for _, config in asked:
+            config.wandb.group = config.wandb.group or f"sweep-{digest(ids)}"
     missing = [cell for i, cell in zip(ids, asked, strict=True) if not is_done(run_folder(results, i))]
     there = len(asked) - len(missing)
     if there:

@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from dcodp.config import Config
 
 
+RESUME = "--resume-failed"
+
+
 def run(context: typer.Context) -> None:
-    """Run one cell, or with -m a sweep: dcodp run [-m] key=value …  (keys and choices: dcodp run --help)."""
+    """Run one cell, or with -m a sweep: dcodp run [-m] key=value …  (keys and choices: dcodp run --help).
+
+    dcodp run --resume-failed [paths.results=…] [launcher=…]: the cells of all sweeps there that are not done.
+    """
     raise typer.Exit(run_typed(context.args))
 
 
@@ -31,20 +37,23 @@ def run_typed(arguments: Sequence[str]) -> int:
     # Threads that wait must not spin: with another process on the same cores that slows both about tenfold. OpenMP
     # reads this when it is loaded, so it comes before everything that imports torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dcodp.compose import cells, expanded, register
+    from dcodp.compose import cells, expanded, register, unfinished
     from dcodp.own import configuration
     from dcodp.show import announce, show
 
     register()
     arguments = expanded(arguments)
+    again = RESUME in arguments
+    arguments = [word for word in arguments if word != RESUME]
     typed, words = _parsed(arguments)
     if typed.config_dir is None and (found := configuration(words)):
         typed.config_dir, arguments = found, ["--config-dir", str(found), *arguments]
     if any(word.startswith("-") for word in words):  # --help, --cfg, --info …: Hydra's own
         return launch(arguments)
     try:
-        asked = cells(folder("conf"), words, typed.config_dir)
-        if len(asked) > 1 and not typed.multirun:
+        conf = folder("conf")
+        asked = unfinished(conf, words, typed.config_dir) if again else cells(conf, words, typed.config_dir)
+        if len(asked) > 1 and not (typed.multirun or again):
             raise InputError(f"{len(asked)} cells were asked for; add -m to run a sweep")
         status = 0
         if missing := announce(asked):

@@ -20,6 +20,7 @@ from dcodp.files import digest
 from dcodp.files.tensors import load_tensors, save_tensors
 from dcodp.graph import CouplingGraph
 from dcodp.pipeline.cell import Cell, once, whole
+from dcodp.pipeline.memory import explained
 from dcodp.progress import track
 
 SAVE_EVERY = 5.0  # seconds of calibration that an interruption may cost; sums can be large
@@ -92,7 +93,8 @@ def _watch(cell: Cell, detector: Detector, evidence: Evidence, partial: Path) ->
         save_tensors(now.state(), partial, {"batches": str(now.batches)})
 
     counted = track(batches(cell), f"looking at {cell.config.model.name}", number_of_batches(cell))
-    gather(evidence, counted, forward(detector)(detector.network), loss, _at_most_every(SAVE_EVERY, save))
+    with explained("importance.batch", cell.config.importance.batch, cell.device):
+        gather(evidence, counted, forward(detector)(detector.network), loss, _at_most_every(SAVE_EVERY, save))
 
 
 def _at_most_every(seconds: float, action: Callable[[Evidence], None]) -> Callable[[Evidence], None]:

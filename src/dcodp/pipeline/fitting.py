@@ -20,6 +20,7 @@ from dcodp.errors import InputError
 from dcodp.evaluation.measuring import fitness
 from dcodp.importance.slimming import prunable_scales, sparsity_penalty
 from dcodp.pipeline.cell import Cell, locked
+from dcodp.pipeline.memory import explained, training_step
 from dcodp.pruning import prune
 from dcodp.records import RunFolder, append_metrics, read_metrics, tell_progress
 from dcodp.training.files import is_done
@@ -87,10 +88,11 @@ def fitted(
     on_val = {"detection_set": cell.val_set, "image_size": config.image_size, "settings": config.evaluation}
     batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed)
     watched = partial(_tell_epoch, cell.folder.progress, {**cell.told, "stage": stage, "epochs": settings.epochs})
-    train(
-        detector, batches, settings, folder,
-        seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), terms=terms, on_epoch=watched,
-    )  # fmt: skip
+    with explained(f"{stage}.batch", settings.batch, cell.device, training_step(detector, batches, terms, cell.device)):
+        train(
+            detector, batches, settings, folder,
+            seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), terms=terms, on_epoch=watched,
+        )  # fmt: skip
     load_best(detector, folder)
     detector.network.eval()
     _require_all_epochs(folder / "metrics.jsonl", settings.epochs)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from dcodp.detectors.base import Detector
 from dcodp.evaluation.measuring import Predictions, evaluate, load_predictions, predict, save_predictions
 from dcodp.files import digest, read_json, write_atomically
 from dcodp.pipeline.cell import Cell, once, whole
+from dcodp.pipeline.memory import explained
 
 
 def dense_evaluation(cell: Cell, detector: Detector) -> tuple[dict[str, Any], Predictions]:
@@ -42,11 +45,19 @@ def _evaluation(
     cell: Cell, detector: Detector, block_path: Path, predictions_path: Path
 ) -> tuple[dict[str, Any], Predictions]:
     config = cell.config
-    found = predict(detector, cell.val_set, config.image_size, config.evaluation)
+    with explained("evaluation.batch", config.evaluation.batch, cell.device, _prediction(cell, detector)):
+        found = predict(detector, cell.val_set, config.image_size, config.evaluation)
     save_predictions(predictions_path, found)
     block = evaluate(detector, cell.val_set, config.image_size, config.evaluation, predictions=found)
     write_atomically(block_path, json.dumps(block))
     return block, found
+
+
+def _prediction(cell: Cell, detector: Detector) -> Callable[[int], object]:
+    """batch size → the first batch of that size predicted."""
+    few = dataclasses.replace(cell.val_set, images=cell.val_set.images[: cell.config.evaluation.batch])
+    settings = cell.config.evaluation
+    return lambda size: predict(detector, few, cell.config.image_size, dataclasses.replace(settings, batch=size))
 
 
 def draw(cell: Cell, found: dict[str, Predictions]) -> None:

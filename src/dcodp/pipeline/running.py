@@ -14,6 +14,7 @@ import torch
 from dcodp.config import Config, to_dict
 from dcodp.data.splits import load
 from dcodp.devices import devices_for
+from dcodp.files import unwritable
 from dcodp.identity import run_id
 from dcodp.importance.criteria import criterion
 from dcodp.importance.criterion import check
@@ -87,7 +88,10 @@ def check_method(config: Config) -> None:
 @contextlib.contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
     """Everything that is logged while the cell runs also goes to its log.txt."""
-    handler = logging.FileHandler(path)
+    try:
+        handler = logging.FileHandler(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -95,8 +99,10 @@ def _logged_to(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        traceback.print_exc(file=handler.stream)  # in full here; the terminal gets one line
+        with contextlib.suppress(OSError):  # the disk may be full
+            traceback.print_exc(file=handler.stream)  # in full here; the terminal gets one line
         raise
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()

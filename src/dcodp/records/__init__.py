@@ -28,7 +28,7 @@ from dcodp.records.record import (
     write_record,
 )
 from dcodp.records.running import claim, is_alive, now, read_progress, read_running, tell_progress
-from dcodp.records.studies import load_records, read_study, write_metrics, write_study
+from dcodp.records.studies import load_jobs, load_records, read_study, write_metrics, write_study
 from dcodp.records.sweeps import Sweep, SweepCell, read_sweeps, write_sweep
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "is_alive",
     "is_done",
     "keeping",
+    "load_jobs",
     "load_records",
     "no_runs",
     "now",
