@@ -131,9 +131,7 @@ def unfinished(conf: Path, overrides: Sequence[str], config_dir: Path | None = N
     (launcher=, device=, …). Raises InputError where a sweep is asked for, or there is nothing to resume."""
     asked = cells(conf, overrides, config_dir)
     if len(asked) > 1:
-        raise InputError(
-            "--resume-failed takes the cells from the sweeps that were started; type one value for each key"
-        )
+        raise InputError("--resume-failed takes the cells of sweeps that were started; type one value per key")
     results = Path(asked[0][1].paths.results)
     states = {record.run_id: record.status for record in load_records(results)}
     wanted = [cell for sweep in read_sweeps(results) for cell in sweep.cells]
