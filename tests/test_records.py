@@ -200,9 +200,10 @@ def test_a_killed_run_is_interrupted_and_can_be_taken_over(run, tmp_path):
 def test_a_process_on_another_host_lives_as_long_as_it_beats(run):
     run.path.mkdir(parents=True)
     run.running.write_text(json.dumps({"pid": 1, "host": "elsewhere", "process_start": "0"}))
+    run.lease.write_text("")
     assert is_alive(run)
     long_ago = time.time() - 3600
-    os.utime(run.running, (long_ago, long_ago))
+    os.utime(run.lease, (long_ago, long_ago))
     assert not is_alive(run)
 
 

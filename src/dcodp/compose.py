@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -24,6 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 from dcodp import own
 from dcodp.config import Config, validate
 from dcodp.errors import InputError
+from dcodp.records import load_records, read_sweeps
+from dcodp.workers.launching import RayConfig
 
 Cell = tuple[list[str], Config]  # overrides and what they compose to
 RENAMED = {
@@ -38,6 +41,7 @@ def register() -> None:
     """Make the schema and the nets of ultralytics known to Hydra; called before anything is composed."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
+    store.store(group="hydra/launcher", name="dcodp_ray", node=RayConfig)
     for name in known_nets():
         store.store(group="model", name=name, node={"name": name, "family": "ultralytics", "variant": name})
 
@@ -120,6 +124,39 @@ def cells(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) 
             with _explaining(fixed):
                 return [(fixed, to_config(_without_hydra(whole)))]
         return [(list(chosen), _compose(list(chosen))) for chosen in itertools.product(*choices.values())]
+
+
+def unfinished(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) -> list[Cell]:
+    """The cells of all sweeps in paths.results that are not done and that nobody computes, with these overrides on top
+    (launcher=, device=, …). Raises InputError where a sweep is asked for, or there is nothing to resume."""
+    asked = cells(conf, overrides, config_dir)
+    if len(asked) > 1:
+        raise InputError("--resume-failed takes the cells of sweeps that were started; type one value per key")
+    results = Path(asked[0][1].paths.results)
+    states = {record.run_id: record.status for record in load_records(results)}
+    wanted = [cell for sweep in read_sweeps(results) for cell in sweep.cells]
+    left = [cell for cell in wanted if states.get(cell.run_id) not in ("done", "running")]
+    if not left:
+        raise InputError(f"every cell of the {len(read_sweeps(results))} sweeps in {results} is done or being computed")
+    return [cell for one in left for cell in cells(conf, _over(one.overrides, overrides), config_dir)]
+
+
+def _over(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Overrides, where those of `now` take the place of others of the same key."""
+    typed = {word.partition("=")[0].lstrip("+~") for word in now}
+    return [word for word in before if word.partition("=")[0].lstrip("+~") not in typed] + list(now)
+
+
+def launcher(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """hydra.launcher, as composed from what the overrides ask for in all cells alike."""
+    typed = _parsed([*expanded(overrides), *_searched(config_dir)])
+    fixed = [line for o in typed if not o.is_sweep_override() for line in _choices(o)]
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"), _explaining(fixed):
+        whole = compose("config", fixed, return_hydra_config=True)
+        HydraConfig.instance().set_config(whole)
+        tree = OmegaConf.to_container(whole.hydra.launcher, resolve=True)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
 
 
 def expanded(overrides: Sequence[str]) -> list[str]:

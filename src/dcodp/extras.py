@@ -15,6 +15,7 @@ BROUGHT_BY = {
     ),
     "export": ("onnx", "onnxruntime", "openvino"),
     "mobile": ("ncnn", "pnnx"),
+    "ray": ("ray",),
 }
 
 

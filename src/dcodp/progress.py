@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import rich.progress
 from rich.console import Console
+from rich.logging import RichHandler
 
 Item = TypeVar("Item")
 
@@ -25,3 +27,10 @@ def waiting(description: str) -> AbstractContextManager[Any]:
     """A spinner around one long step."""
     console = Console(stderr=True)
     return console.status(description) if console.is_terminal else nullcontext()
+
+
+def set_up_logging() -> None:
+    """Progress notes of ours on the error stream; other libraries only when something is wrong."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, log_time_format="%X")
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+    logging.getLogger("dcodp").setLevel(logging.INFO)

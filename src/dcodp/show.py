@@ -7,20 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from dcodp.compose import Cell
 from dcodp.config import Config
 from dcodp.files import digest
+from dcodp.progress import set_up_logging
 from dcodp.records import SweepCell, is_done, load_records, run_folder, write_sweep
-
-
-def set_up_logging() -> None:
-    """Progress notes of ours on the error stream; other libraries only when something is wrong."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, log_time_format="%X")
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
-    logging.getLogger("dcodp").setLevel(logging.INFO)
 
 
 def announce(asked: Sequence[Cell]) -> list[Cell]:
@@ -33,6 +24,8 @@ def announce(asked: Sequence[Cell]) -> list[Cell]:
     if len(asked) > 1:
         cells = [SweepCell(i, tuple(overrides)) for i, (overrides, _) in zip(ids, asked, strict=True)]
         write_sweep(results, digest(ids), cells)
+        for _, config in asked:
+            config.wandb.group = config.wandb.group or f"sweep-{digest(ids)}"
     missing = [cell for i, cell in zip(ids, asked, strict=True) if not is_done(run_folder(results, i))]
     there = len(asked) - len(missing)
     if there:

@@ -47,7 +47,7 @@ def prune(
     """Make a smaller detector of a trained one: prune, repair, fine-tune with distillation, measure."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see dcodp run
     from dcodp.errors import InputError
-    from dcodp.show import set_up_logging
+    from dcodp.progress import set_up_logging
     from dcodp.yolo.job import Job, composed, run
 
     set_up_logging()

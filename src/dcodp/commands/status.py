@@ -1,17 +1,63 @@
-"""`dcodp status`: what became of every cell."""
+"""`dcodp status`: what became of every cell, and with --watch how far the others are."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from dcodp.report.cell_status import CellStatus
+
 Results = Annotated[Path, typer.Option(help="Folder that holds runs/ (paths.results of the runs).")]
+Watch = Annotated[bool, typer.Option(help="Go on until no cell runs or is missing any more.")]
+Every = Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)]
+AROUND = 7  # lines of a terminal that the table's frame and what is below it take
 
 
-def status(results: Results = Path("results")) -> None:
+def status(results: Results = Path("results"), watch: Watch = False, every: Every = 2.0) -> None:
     """List every cell as done, running, failed (with its error), interrupted or missing."""
     from dcodp.report.cell_status import cells, print_cells
 
-    print_cells(cells(results))
+    if watch:
+        _watch(results, every)
+    else:
+        print_cells(cells(results))
+
+
+def _watch(results: Path, every: float) -> None:
+    """A table that is drawn anew in a terminal; elsewhere a line for each cell that is no more as it was."""
+    from rich.live import Live
+
+    from dcodp.report.cell_status import cells, in_progress, table
+    from dcodp.report.terminal import console
+
+    to = console()
+    if not to.is_terminal:
+        _tell_changes(results, every)
+        return
+    with Live(console=to, auto_refresh=False) as live:
+        while True:
+            listed = cells(results)
+            rows = max(1, to.height - AROUND) if in_progress(listed) else None
+            live.update(table(listed, rows), refresh=True)
+            if not in_progress(listed):
+                return
+            time.sleep(every)
+
+
+def _tell_changes(results: Path, every: float) -> None:
+    from dcodp.report.cell_status import cells, in_progress, line
+
+    before: set[CellStatus] = set()
+    while True:
+        listed = cells(results)
+        for cell in listed:
+            if cell not in before:
+                print(line(cell), flush=True)
+        if not in_progress(listed):
+            return
+        before = set(listed)
+        time.sleep(every)

@@ -1,9 +1,23 @@
-"""The ground that everything stands on: whole files, digests, tensors on disk, strict loading.
+"""The ground that everything stands on: whole files, leases, digests, tensors on disk, strict loading.
 
-Nothing else in the project writes files in place. `writing` and `digests` need no torch; `tensors` and `loading` do.
+Nothing else in the project writes files in place. `writing`, `leases` and `digests` need no torch, `tensors` and
+`loading` do.
 """
 
 from dcodp.files.digests import digest, file_digest
-from dcodp.files.writing import read_json, replacing, replacing_folder, unwritable, write_atomically
+from dcodp.files.leases import Busy, leased
+from dcodp.files.refused import is_full, unwritable
+from dcodp.files.writing import read_json, replacing, replacing_folder, write_atomically
 
-__all__ = ["digest", "file_digest", "read_json", "replacing", "replacing_folder", "unwritable", "write_atomically"]
+__all__ = [
+    "Busy",
+    "digest",
+    "file_digest",
+    "is_full",
+    "leased",
+    "read_json",
+    "replacing",
+    "replacing_folder",
+    "unwritable",
+    "write_atomically",
+]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
+import secrets
 import shutil
 import threading
 from collections.abc import Iterator
@@ -13,13 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from dcodp.errors import InputError
-
-
-def unwritable(path: Path, error: OSError) -> InputError:
-    """The one line for a full disk, a read-only folder and their like."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"the disk is full: {path} was not written (what it held is kept); free space and run again")
-    return InputError(f"cannot write {path} ({error.strerror}); choose a writable folder with paths.results")
+from dcodp.files.leases import PART, require_held
+from dcodp.files.refused import unwritable
 
 
 @contextlib.contextmanager
@@ -27,15 +22,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A stream whose content takes the file's place at the end: whenever the machine stops, the file holds either what
     it held or all that was written.
 
-    Raises InputError where the disk is full or the folder cannot be written.
+    Raises InputError where the disk is full, the folder cannot be written, or another process has taken it over.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")  # as no other machine names its own
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+        require_held(path)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):  # the folder itself may be what is missing

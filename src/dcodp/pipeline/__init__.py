@@ -6,10 +6,12 @@ results/cache/dense/<key>/    the dense detector: training state, best.safetenso
         runs/<run id>/        plan.json, repaired.safetensors, finetune/, model.safetensors, record.json,
                               metrics.jsonl, log.txt, pictures.png; of several steps a folder each
 
-Keys are hashes of all settings that decide an artefact, so cells share what they have in common; a file lock lets
-cells that start together compute it once.
+        jobs/<name>/          how the work on what cells share went, where a sweep has made it a job of its own
+
+Keys are hashes of all settings that decide an artefact, so cells share what they have in common; a lease lets cells
+that start together compute it once.
 """
 
-from dcodp.pipeline.running import run_cell
+from dcodp.pipeline.running import prepare, run_cell
 
-__all__ = ["run_cell"]
+__all__ = ["prepare", "run_cell"]

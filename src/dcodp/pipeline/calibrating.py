@@ -6,7 +6,7 @@ One pass serves the criterion, the repair and whoever else asks; what an earlier
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.files import digest
 from dcodp.files.tensors import load_tensors, save_tensors
 from dcodp.graph import CouplingGraph
-from dcodp.pipeline.cell import Cell, locked
+from dcodp.pipeline.cell import Cell, once, whole
+from dcodp.pipeline.memory import explained
 from dcodp.progress import track
 
 SAVE_EVERY = 5.0  # seconds of calibration that an interruption may cost; sums can be large
@@ -34,20 +35,28 @@ def gathered(
     evidence = Evidence(detector.network, graph, dict.fromkeys(statistics), **options)
     wanted = [statistic for statistic in evidence.sums if evidence.needs_data(statistic)]
     folder = cell.evidence_folder(step)
-    with locked(folder):
-        paths = {statistic: folder / f"{digest(statistic.name)}.safetensors" for statistic in wanted}
-        missing = [statistic for statistic, path in paths.items() if not path.exists()]
-        if missing:
-            fresh = Evidence(detector.network, graph, missing, **options)
-            partial = folder / f"partial-{digest([s.name for s in missing])}.safetensors"
-            _watch(cell, detector, fresh, partial)
-            for statistic in missing:
-                save_tensors(fresh.sums[statistic], paths[statistic], {"statistic": statistic.name})
-            partial.unlink(missing_ok=True)
-        for statistic, path in paths.items():
-            evidence.sums[statistic].update(load_tensors(path)[0])
-            evidence.batches = number_of_batches(cell)
+    paths = {statistic: folder / f"{digest(statistic.name)}.safetensors" for statistic in wanted}
+
+    def gather_the_rest() -> dict[Statistic, Any]:
+        missing = [statistic for statistic, path in paths.items() if whole(path, load_tensors) is None]
+        fresh = Evidence(detector.network, graph, missing, **options)
+        partial = folder / f"partial-{digest([s.name for s in missing])}.safetensors"
+        _watch(cell, detector, fresh, partial)
+        for statistic in missing:
+            save_tensors(fresh.sums[statistic], paths[statistic], {"statistic": statistic.name})
+        partial.unlink(missing_ok=True)
+        return {statistic: load_tensors(path) for statistic, path in paths.items()}
+
+    for statistic, (sums, _) in once(folder, lambda: _all_of(paths), gather_the_rest).items():
+        evidence.sums[statistic].update(sums)
+        evidence.batches = number_of_batches(cell)
     return evidence
+
+
+def _all_of(paths: Mapping[Statistic, Path]) -> dict[Statistic, Any] | None:
+    """The stored sums, None where any are missing or damaged."""
+    stored = {statistic: whole(path, load_tensors) for statistic, path in paths.items()}
+    return None if None in stored.values() else stored
 
 
 def number_of_batches(cell: Cell) -> int:
@@ -73,8 +82,8 @@ def forward(detector: Detector) -> Callable[[nn.Module], Callable[[Batch], Any]]
 
 
 def _watch(cell: Cell, detector: Detector, evidence: Evidence, partial: Path) -> None:
-    if partial.exists():
-        stored, header = load_tensors(partial)
+    if (found := whole(partial, load_tensors)) is not None:
+        stored, header = found
         evidence.restore(stored, int(header["batches"]))
 
     def losses(batch: Batch) -> dict[str, Tensor]:
@@ -84,7 +93,8 @@ def _watch(cell: Cell, detector: Detector, evidence: Evidence, partial: Path) ->
         save_tensors(now.state(), partial, {"batches": str(now.batches)})
 
     counted = track(batches(cell), f"looking at {cell.config.model.name}", number_of_batches(cell))
-    gather(evidence, counted, forward(detector)(detector.network), losses, _at_most_every(SAVE_EVERY, save))
+    with explained("importance.batch", cell.config.importance.batch, cell.device):
+        gather(evidence, counted, forward(detector)(detector.network), losses, _at_most_every(SAVE_EVERY, save))
 
 
 def _at_most_every(seconds: float, action: Callable[[Evidence], None]) -> Callable[[Evidence], None]:

@@ -1,28 +1,31 @@
-"""What the stages of one cell share, and the lock that lets cells compute a shared artefact once."""
+"""What the stages of one cell share, and the lease that lets cells compute a shared artefact once."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
-import filelock
 import torch
 from torch import Tensor
 
 from dcodp.config import Config
 from dcodp.data.types import DetectionSet
 from dcodp.detectors.base import Detector
+from dcodp.errors import InputError
 from dcodp.evaluation.measuring import Predictions
+from dcodp.files import leased
 from dcodp.graph import CouplingGraph
 from dcodp.identity import dense_key, evidence_key, scores_key
 from dcodp.pruning import PrunePlan
-from dcodp.records import Record, RunFolder
+from dcodp.records import Record, RunFolder, tell_progress
 from dcodp.tracking import Mirror
 
 log = logging.getLogger(__name__)
+Stored = TypeVar("Stored")
 
 
 @dataclass(init=False)
@@ -54,6 +57,7 @@ class Cell:
     folder: RunFolder
     mirror: Mirror
     nets: Nets = field(default_factory=Nets)
+    told: dict[str, Any] = field(default_factory=dict)  # what those who watch know of the stage
 
     @property
     def device(self) -> torch.device:
@@ -66,6 +70,12 @@ class Cell:
     @property
     def dense_folder(self) -> Path:
         return self.cache / "dense" / dense_key(self.config)
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Where the work is, for those who watch: so many of all its stages are done."""
+        device = ", ".join(map(str, dict.fromkeys(self.devices)))
+        self.told = {"stage": stage, "stages_done": done, "stages": total, "device": device}
+        tell_progress(self.folder.progress, self.told)
 
     def step_folder(self, step: int) -> Path:
         """Where the artefacts of a step lie: those of the only one in the run's folder itself."""
@@ -81,17 +91,28 @@ class Cell:
         return self.cache / "scores" / scores_key(self.config) if step == 1 else self.step_folder(step) / "scores"
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """Cells that share an artefact wait here for the one that computes it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder.with_suffix(".lock"))
+    return leased(folder, f"{folder.parent.name} {folder.name}")
+
+
+def once(folder: Path, find: Callable[[], Stored | None], make: Callable[[], Stored]) -> Stored:
+    """What `find` finds, else what `make` makes; of cells that share it one makes it, and the others wait for that one.
+
+    What is there is whole, so nobody waits to read it.
+    """
+    if (found := find()) is not None:
+        return found
+    with locked(folder):
+        return found if (found := find()) is not None else make()
+
+
+def whole(path: Path, read: Callable[[Path], Stored]) -> Stored | None:
+    """The content of an artefact that costs little to make again; None where it is not there or cannot be read."""
+    if not path.exists():
+        return None
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        log.info("waiting for another cell that computes %s", folder.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return read(path)
+    except InputError as error:
+        log.warning("%s; it is made again", error)
+        return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from dcodp.config import TrainSettings
 from dcodp.data.types import Batch
 from dcodp.detectors.base import Detector
 from dcodp.detectors.registry import build
+from dcodp.errors import InputError
 from dcodp.evaluation.measuring import fitness
 from dcodp.importance.slimming import prunable_scales, sparsity_penalty
 from dcodp.pipeline.cell import Cell, locked
+from dcodp.pipeline.memory import explained, training_step
 from dcodp.pruning import prune
-from dcodp.records import append_metrics
+from dcodp.records import RunFolder, append_metrics, read_metrics, tell_progress
+from dcodp.training.files import is_done
 from dcodp.training.objective import Term
 
 log = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ def dense_detector(cell: Cell) -> Detector:
     detector.network.to(cell.device)
     folder = cell.dense_folder
     settings = dataclasses.replace(config.train, labels=True, distill=0.0)  # the dense net has no teacher
-    with locked(folder):
+    with nullcontext() if is_done(folder) else locked(folder):
         fitted(cell, detector, folder, settings, "train", _terms(detector, config.image_size, settings))
     return detector
 
@@ -84,13 +87,28 @@ def fitted(
     # Partials rather than closures: the processes of a training on several devices are given them.
     on_val = {"detection_set": cell.val_set, "image_size": config.image_size, "settings": config.evaluation}
     batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed)
-    train(
-        detector, batches, settings, folder,
-        seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), terms=terms,
-    )  # fmt: skip
+    watched = partial(_tell_epoch, cell.folder.progress, {**cell.told, "stage": stage, "epochs": settings.epochs})
+    with explained(f"{stage}.batch", settings.batch, cell.device, training_step(detector, batches, terms, cell.device)):
+        train(
+            detector, batches, settings, folder,
+            seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), terms=terms, on_epoch=watched,
+        )  # fmt: skip
     load_best(detector, folder)
     detector.network.eval()
+    _require_all_epochs(folder / "metrics.jsonl", settings.epochs)
     _mirror_metrics(cell, folder / "metrics.jsonl", stage)
+
+
+def _tell_epoch(path: Path, told: dict[str, Any], row: dict[str, Any]) -> None:
+    tell_progress(path, {**told, "epoch": row["epoch"], "seconds": row["seconds"]})
+
+
+def _require_all_epochs(path: Path, epochs: int) -> None:
+    """Raises InputError where lines of a finished training are gone: each epoch's was there before its weights."""
+    if (rows := len(_rows(path))) < epochs:
+        raise InputError(
+            f"{path} holds {rows} of {epochs} epochs, so it is damaged; delete {path.parent} to train anew"
+        )
 
 
 def _terms(detector: Detector, image_size: int, settings: TrainSettings) -> dict[str, Term]:
@@ -127,4 +145,4 @@ def _mirror_metrics(cell: Cell, path: Path, stage: str) -> None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_metrics(RunFolder(path.parent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from dcodp.graph import CouplingGraph
 from dcodp.importance import criterion, group_scores
 from dcodp.method import OF_THE_CRITERION
 from dcodp.pipeline import calibrating
-from dcodp.pipeline.cell import Cell, locked
+from dcodp.pipeline.cell import Cell, once, whole
 from dcodp.pruning import PrunePlan, select
 from dcodp.pruning.cost_aware import CostAware
 from dcodp.repairs import Case, Repair, repair_named
@@ -36,12 +37,14 @@ def channel_scores(cell: Cell, detector: Detector, graph: CouplingGraph, step: i
     chosen = cell.config.importance
     folder = cell.scores_folder(step)
     path = folder / "scores.safetensors"
-    with locked(folder):
-        if not path.exists():
-            required = criterion(chosen.name).required(chosen.aggregate)
-            evidence = calibrating.gathered(cell, detector, graph, [*required, *repair_of(cell.config).requires], step)
-            save_tensors(group_scores(chosen.name, evidence, chosen.aggregate), path)
+
+    def compute() -> dict[str, Tensor]:
+        required = criterion(chosen.name).required(chosen.aggregate)
+        evidence = calibrating.gathered(cell, detector, graph, [*required, *repair_of(cell.config).requires], step)
+        save_tensors(group_scores(chosen.name, evidence, chosen.aggregate), path)
         return load_tensors(path)[0]
+
+    return once(folder, lambda: (stored := whole(path, load_tensors)) and stored[0], compute)
 
 
 def selected(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step: int) -> PrunePlan:
@@ -66,10 +69,18 @@ def allocation(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step
     mending = repair_of(cell.config)
     name = digest([cell.config.repair.name, chosen.sensitivity, to_dict(cell.config.importance)])
     path = cell.scores_folder(step) / f"sensitivity-{name}.json"
-    with locked(path.parent):
-        if not path.exists():
-            write_atomically(path, json.dumps(_measured(cell, graph, scores, mending, step)))
-        return CostAware(chosen.floor, measured=read_json(path))
+
+    def measure() -> Any:
+        write_atomically(path, json.dumps(_measured(cell, graph, scores, mending, step)))
+        return read_json(path)
+
+    return CostAware(chosen.floor, measured=once(path.parent, lambda: whole(path, read_json), measure))
+
+
+def foresee(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor]) -> None:
+    """Compute what the first pruning and its repair will ask for beside the scores, as far as cells share it."""
+    calibrating.gathered(cell, cell.nets.now, graph, repair_of(cell.config).requires, step=1)
+    allocation(cell, graph, scores, step=1)
 
 
 def _measured(
@@ -107,8 +118,8 @@ def mended(cell: Cell, step: int) -> list[str]:
     """Repairs the net that pruning left, in place, or loads what an earlier attempt has repaired. Returns notes."""
     nets, chosen = cell.nets, repair_of(cell.config)
     path = cell.step_folder(step) / "repaired.safetensors"
-    if path.exists():
-        tensors, header = load_tensors(path)
+    if (stored := whole(path, load_tensors)) is not None:
+        tensors, header = stored
         load_strictly(nets.now.network, tensors, path)
         return list(filter(None, header["notes"].split("\n")))
     evidence = calibrating.gathered(cell, nets.before, nets.graph, chosen.requires, step)

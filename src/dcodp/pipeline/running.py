@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,39 +14,68 @@ import torch
 from dcodp.config import Config, to_dict
 from dcodp.data.splits import load
 from dcodp.devices import devices_for
+from dcodp.files import unwritable
 from dcodp.identity import run_id
 from dcodp.importance.criteria import criterion
 from dcodp.importance.criterion import check
 from dcodp.pipeline.cell import Cell
 from dcodp.pipeline.notes import provenance, resumed_record
 from dcodp.pipeline.pruning import repair_of
-from dcodp.pipeline.stages import run_stages
-from dcodp.records import Record, is_done, read_record, recording, run_folder
+from dcodp.pipeline.stages import run_stages, share
+from dcodp.records import Record, RunFolder, claim, is_done, keeping, read_record, run_folder, shared_folder
 from dcodp.tracking import Mirror
 
 log = logging.getLogger(__name__)
 
 
-def run_cell(config: Config) -> Record:
-    """Compute a cell, or return its record if it is there. Raises InputError for input that cannot be used."""
+def run_cell(config: Config, wait: bool = False) -> Record:
+    """Compute a cell, or return its record if it is there. Another process that computes it is waited for if `wait` is
+    on. Raises InputError for input that cannot be used."""
     check_method(config)
     folder = run_folder(Path(config.paths.results), run_id(config))
     if is_done(folder):
         log.info("%s is there already", folder.run_id)
         return read_record(folder)
-    record = resumed_record(folder, config)
-    with recording(folder, record), _logged_to(folder.log), devices_for(config.device, config.devices) as devices:
+    with claim(folder, wait):
+        if is_done(folder):  # by the process that was waited for
+            return read_record(folder)
+        record = resumed_record(folder, config)
+        with keeping(folder, record), _started(config, folder, record) as cell:
+            run_stages(cell)
+    cell.mirror.finish(record)
+    return record
+
+
+def prepare(configs: Sequence[Config], kind: str, name: str, launch: str) -> Record:
+    """Compute what cells share, ahead of them: of kind "dense" the trained net and its figures, of kind "scores" also
+    what calibration shows of it, the scores and what pruning single groups does, for each of these configurations.
+
+    results/jobs/<name> has its record; `launch` names the sweep that asked for it. No device is taken while another
+    process that does the same is waited for.
+    """
+    config = dataclasses.replace(configs[0], wandb=dataclasses.replace(configs[0].wandb, mode="disabled"))
+    folder = shared_folder(Path(config.paths.results), name)
+    with claim(folder, wait=True):
+        record = Record(folder.run_id, config=to_dict(config), notes=[f"{kind} of what several cells share"])
+        record.provenance["launch"] = launch
+        with keeping(folder, record), _started(config, folder, record) as cell:
+            record.provenance["launch"] = launch
+            share(cell, configs, kind)
+    return record
+
+
+@contextlib.contextmanager
+def _started(config: Config, folder: RunFolder, record: Record) -> Iterator[Cell]:
+    """The cell on its devices and with its data, its log open."""
+    with _logged_to(folder.log), devices_for(config.device, config.devices) as devices:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         log.info("%s on %s", folder.run_id, ", ".join(map(str, devices)))
-        data = Path(config.paths.data)
+        data, results = Path(config.paths.data), Path(config.paths.results)
         train_set, val_set = (load(config.dataset, data, split) for split in ("train", "val"))
         record.provenance = provenance(config, devices, [train_set, val_set], record)
-        results = Path(config.paths.results)
         mirror = Mirror(config.wandb, folder.run_id, config.wandb.group, results, to_dict(config))
-        run_stages(Cell(config, devices, train_set, val_set, record, folder, mirror))
-    mirror.finish(record)
-    return record
+        yield Cell(config, devices, train_set, val_set, record, folder, mirror)
 
 
 def check_method(config: Config) -> None:
@@ -58,7 +88,10 @@ def check_method(config: Config) -> None:
 @contextlib.contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
     """Everything that is logged while the cell runs also goes to its log.txt."""
-    handler = logging.FileHandler(path)
+    try:
+        handler = logging.FileHandler(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -66,8 +99,10 @@ def _logged_to(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        traceback.print_exc(file=handler.stream)  # in full here; the terminal gets one line
+        with contextlib.suppress(OSError):  # the disk may be full
+            traceback.print_exc(file=handler.stream)  # in full here; the terminal gets one line
         raise
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,7 @@ from dcodp.pipeline.cell import Cell
 from dcodp.pipeline.fitting import dense_detector, finetuned
 from dcodp.pipeline.measuring import dense_evaluation, draw, evaluated
 from dcodp.pipeline.notes import say_if_trained_otherwise, say_what_was_pruned
-from dcodp.pipeline.pruning import channel_scores, mended, selected
+from dcodp.pipeline.pruning import channel_scores, foresee, mended, selected
 from dcodp.pruning import prune, save
 from dcodp.records import timed, write_record
 
@@ -43,7 +43,9 @@ def stages_of(config: Config) -> list[Stage]:
 
 def run_stages(cell: Cell) -> None:
     """All stages in order; the record on disk grows with each of them."""
-    for stage in stages_of(cell.config):
+    stages = stages_of(cell.config)
+    for number, stage in enumerate(stages):
+        cell.tell(stage.name, number, len(stages))
         with timed(cell.record, stage.name):
             stage.work(cell)
         if stage.block is not None:
@@ -56,6 +58,20 @@ def run_stages(cell: Cell) -> None:
     save(cell.nets.now.network, whole, cell.folder.model)
     whole.to_json(cell.folder.plan)
     draw(cell, cell.nets.found)
+
+
+def share(cell: Cell, configs: Sequence[Config], kind: str) -> None:
+    """The first stages of cells, as far as the cells have them in common (`kind`: dense or scores)."""
+    total = 1 + len(configs) * (kind == "scores")
+    cell.tell("dense", 0, total)
+    with timed(cell.record, "dense"):
+        _dense(cell)
+    for number, config in enumerate(configs if kind == "scores" else (), start=1):
+        cell.config = config
+        cell.tell("score", number, total)
+        with timed(cell.record, "score"):
+            _score(cell, step=1)
+            foresee(cell, cell.nets.graph, cell.nets.scores)
 
 
 @torch.no_grad()

@@ -2,12 +2,14 @@
 
 results/runs/<run_id>/record.json     what was run, on what, and what came out
                       metrics.jsonl   one line per epoch
-                      running.json    only while a process works on the run; its mtime is the heartbeat
+                      running.json    only while a process works on the run: which; .lease beside it is its heartbeat
+                      progress.json   how far it is
+results/jobs/<name>/record.json       how the computation of what runs share went, where a sweep made it a job
 results/records.json                  the records of a study, kept in one file in place of runs/ (studies.py)
 results/sweeps/<name>.json            the cells that a sweep was asked for
 """
 
-from dcodp.records.folder import RunFolder, no_runs, run_folder
+from dcodp.records.folder import RunFolder, no_runs, run_folder, shared_folder
 from dcodp.records.metrics import append_metrics, read_metrics
 from dcodp.records.provenance import collect_provenance, cpu_name, timed
 from dcodp.records.record import (
@@ -16,6 +18,7 @@ from dcodp.records.record import (
     STATUSES,
     Record,
     is_done,
+    keeping,
     one_line,
     plain,
     read_record,
@@ -24,8 +27,8 @@ from dcodp.records.record import (
     stages_from,
     write_record,
 )
-from dcodp.records.running import claim, is_alive, now, read_running
-from dcodp.records.studies import load_records, read_study, write_metrics, write_study
+from dcodp.records.running import claim, is_alive, now, read_progress, read_running, tell_progress
+from dcodp.records.studies import load_jobs, load_records, read_study, write_metrics, write_study
 from dcodp.records.sweeps import Sweep, SweepCell, read_sweeps, write_sweep
 
 __all__ = [
@@ -42,12 +45,15 @@ __all__ = [
     "cpu_name",
     "is_alive",
     "is_done",
+    "keeping",
+    "load_jobs",
     "load_records",
     "no_runs",
     "now",
     "one_line",
     "plain",
     "read_metrics",
+    "read_progress",
     "read_record",
     "read_running",
     "read_study",
@@ -55,7 +61,9 @@ __all__ = [
     "record_of",
     "recording",
     "run_folder",
+    "shared_folder",
     "stages_from",
+    "tell_progress",
     "timed",
     "write_metrics",
     "write_record",

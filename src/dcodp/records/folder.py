@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcodp.errors import InputError
+from dcodp.files.leases import NAME
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class RunFolder:
         return self.path / "running.json"
 
     @property
+    def progress(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def lease(self) -> Path:
+        return self.path / NAME
+
+    @property
     def pictures(self) -> Path:
         return self.path / "pictures.png"
 
@@ -53,6 +62,11 @@ class RunFolder:
 
 def run_folder(results: Path, run_id: str) -> RunFolder:
     return RunFolder(Path(results) / "runs" / run_id)
+
+
+def shared_folder(results: Path, name: str) -> RunFolder:
+    """Of a job that computes what several runs share; its record says how that went."""
+    return RunFolder(Path(results) / "jobs" / name)
 
 
 def no_runs(results: Path) -> InputError:

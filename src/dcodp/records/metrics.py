@@ -9,12 +9,14 @@ from typing import Any
 
 from dcodp.errors import InputError
 from dcodp.files import unwritable
+from dcodp.files.leases import require_held
 from dcodp.records.folder import RunFolder
 from dcodp.records.record import plain
 
 
 def append_metrics(folder: RunFolder, row: Mapping[str, Any]) -> None:
     """One epoch to metrics.jsonl; a line torn by a kill or a full disk is cut off, whole lines are never lost."""
+    require_held(folder.metrics)
     line = (json.dumps(plain(row, []), allow_nan=False) + "\n").encode()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)

@@ -152,26 +152,32 @@ def is_done(folder: RunFolder) -> bool:
 
 @contextlib.contextmanager
 def recording(folder: RunFolder, record: Record) -> Iterator[Record]:
-    """Claims the run, writes `record` at once as running, and at the end as done, failed or interrupted.
+    """Claims the run and keeps its record (`keeping`)."""
+    with claim(folder), keeping(folder, record):
+        yield record
+
+
+@contextlib.contextmanager
+def keeping(folder: RunFolder, record: Record) -> Iterator[Record]:
+    """Writes the `record` of a claimed run at once as running, and at the end as done, failed or interrupted.
 
     Whatever ended the run is raised again, also where the record could not be written any more.
     """
-    with claim(folder):
-        record.status, record.error = "running", None
-        write_record(folder, record)
+    record.status, record.error = "running", None
+    write_record(folder, record)
+    try:
+        yield record
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        record.status = "interrupted" if stopped else "failed"
+        record.error = one_line(error)
         try:
-            yield record
-        except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            record.status = "interrupted" if stopped else "failed"
-            record.error = one_line(error)
-            try:
-                write_record(folder, record)
-            except InputError as unwritten:
-                error.add_note(str(unwritten))
-            raise
-        record.status = "done"
-        write_record(folder, record)
+            write_record(folder, record)
+        except InputError as unwritten:
+            error.add_note(str(unwritten))
+        raise
+    record.status = "done"
+    write_record(folder, record)
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,8 @@
-"""Who is at work on a run: a lock, a note of the process, and a heartbeat that others can see."""
+"""Who is at work on a run, how far it is, and how others can see whether it still is.
+
+running.json names the process that holds the run's lease (dcodp.files.leases); the lease's file is its heartbeat.
+progress.json tells how far it has come. Both are there only while a process works on the run.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,14 @@ import datetime
 import json
 import os
 import socket
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from dcodp.errors import InputError
-from dcodp.files import unwritable, write_atomically
+from dcodp.files import Busy, leased, write_atomically
+from dcodp.files.leases import LEASE_S, file_system_now, require_held
 from dcodp.records.folder import RunFolder
-
-HEARTBEAT_S = 20.0
-STALE_S = 300.0  # a process on another host that has not beaten for so long is taken for dead
 
 
 def process_start(pid: int) -> str | None:
@@ -40,60 +38,71 @@ def process_start(pid: int) -> str | None:
     return "unknown"
 
 
+def _here() -> str:
+    """The machine, and which of its containers: where a process number means the same process."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    return socket.gethostname()
+
+
 def read_running(folder: RunFolder) -> dict[str, Any] | None:
-    """{pid, host, started, process_start} of the process at work, None where there is no such (whole) file."""
+    """{pid, host, started, process_start, …} of the process at work, None where there is no such (whole) file."""
+    return _mapping(folder.running)
+
+
+def read_progress(folder: RunFolder) -> dict[str, Any] | None:
+    """{stage, stages_done, stages, device} and of a training {epoch, epochs, seconds: of the last epoch}; None where
+    nothing was told."""
+    return _mapping(folder.progress)
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(folder.running.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
 
 
 def is_alive(folder: RunFolder) -> bool:
-    """Whether a process is at work: on this host the process itself is looked up, elsewhere its heartbeat decides."""
+    """Whether a process is at work: on this host the process itself is looked up, elsewhere its heartbeat decides, by
+    the clock of the file system."""
     info = read_running(folder)
     if info is None:
         return False
-    if info.get("host") == socket.gethostname() and os.name == "posix" and isinstance(info.get("pid"), int):
+    if info.get("here", info.get("host")) in (_here(), socket.gethostname()) and isinstance(info.get("pid"), int):
         start = process_start(info["pid"])
         return start is not None and start == info.get("process_start")
     with contextlib.suppress(FileNotFoundError):  # it ended between the two looks
-        return time.time() - folder.running.stat().st_mtime < STALE_S
+        return file_system_now(folder.path) - folder.lease.stat().st_mtime < LEASE_S
     return False
 
 
 @contextlib.contextmanager
-def claim(folder: RunFolder) -> Iterator[None]:
-    """Holds the run for this process alone and beats while it works; the operating system frees a killed one's lock.
+def claim(folder: RunFolder, wait: bool = False) -> Iterator[None]:
+    """Holds the run for this process alone while it works, or waits until it can.
 
-    Raises InputError where another process holds it.
+    Raises InputError where another process holds it and `wait` is off.
     """
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder.path / ".lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        owner = read_running(folder) or {}
-        who = f"process {owner.get('pid', '?')} on {owner.get('host', 'another host')}"
-        raise InputError(f"run {folder.run_id} is being computed by {who}; wait for it or stop it") from None
-    except OSError as error:
-        raise unwritable(folder.path, error) from error
-    stop = threading.Event()
-    try:
-        me = {"pid": os.getpid(), "host": socket.gethostname(), "started": now(), "process_start": None}
-        write_atomically(folder.running, json.dumps({**me, "process_start": process_start(os.getpid())}))
-        threading.Thread(target=_beat, args=(folder.running, stop), daemon=True).start()
-        yield
-    finally:
-        stop.set()
-        folder.running.unlink(missing_ok=True)
-        lock.release()
+        with leased(folder.path, f"run {folder.run_id}", wait):
+            me = {"pid": os.getpid(), "host": socket.gethostname(), "here": _here(), "started": now()}
+            write_atomically(folder.running, json.dumps({**me, "process_start": process_start(os.getpid())}))
+            try:
+                yield
+            finally:
+                with contextlib.suppress(InputError):  # who has taken over has notes of his own
+                    require_held(folder.running)
+                    folder.running.unlink(missing_ok=True)
+                    folder.progress.unlink(missing_ok=True)
+    except Busy as busy:
+        raise InputError(f"run {folder.run_id} is being computed by {busy.owner}; wait for it or stop it") from None
 
 
-def _beat(path: Path, stop: threading.Event) -> None:
-    while not stop.wait(HEARTBEAT_S):
-        with contextlib.suppress(OSError):  # a missed beat does no harm: the next one comes
-            os.utime(path)
+def tell_progress(path: Path, told: Mapping[str, Any]) -> None:
+    """progress.json for those who watch; that it cannot be written stops nothing."""
+    with contextlib.suppress(InputError):
+        write_atomically(path, json.dumps(told))
 
 
 def now() -> str:

@@ -32,11 +32,19 @@ def load_records(results: Path) -> list[Record]:
     """Every run and every record of a study under `results`, sorted by id, with the status it really has: an unreadable
     record is "broken" (its `error` says why), a run whose process is gone is "interrupted". A run comes before the
     record of a study that bears its id."""
-    root = Path(results) / "runs"
-    folders = root.iterdir() if root.is_dir() else ()
-    runs = [_observe(RunFolder(path)) for path in folders if path.is_dir() and not path.name.startswith(".")]
+    runs = _observed(Path(results) / "runs")
     kept = {record.run_id: record for record in read_study(results)}
     return sorted({**kept, **{run.run_id: run for run in runs}}.values(), key=lambda record: record.run_id)
+
+
+def load_jobs(results: Path) -> list[Record]:
+    """The records of the jobs that compute what runs share, in the same way."""
+    return sorted(_observed(Path(results) / "jobs"), key=lambda record: record.run_id)
+
+
+def _observed(root: Path) -> list[Record]:
+    folders = root.iterdir() if root.is_dir() else ()
+    return [_observe(RunFolder(path)) for path in folders if path.is_dir() and not path.name.startswith(".")]
 
 
 def _observe(folder: RunFolder) -> Record:

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from dcodp.errors import InputError
-from dcodp.files import read_json, unwritable, write_atomically
+from dcodp.files import leased, read_json, write_atomically
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,11 @@ class Sweep:
 def write_sweep(results: Path, name: str, cells: Sequence[SweepCell]) -> Path:
     """Adds `cells` to the manifest of sweep `name`, so that each job may add its own; returns its path."""
     path = Path(results) / "sweeps" / f"{name}.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
-            known = _read_sweep(path).cells if path.exists() else ()
-            merged = {cell.run_id: cell for cell in (*known, *cells)}
-            rows = [{"run_id": cell.run_id, "overrides": list(cell.overrides)} for cell in merged.values()]
-            write_atomically(path, json.dumps({"sweep": name, "cells": rows}, indent=1) + "\n")
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with leased(path.parent, f"sweep {name}", marker=path.with_suffix(".lease")):
+        known = _read_sweep(path).cells if path.exists() else ()
+        merged = {cell.run_id: cell for cell in (*known, *cells)}
+        rows = [{"run_id": cell.run_id, "overrides": list(cell.overrides)} for cell in merged.values()]
+        write_atomically(path, json.dumps({"sweep": name, "cells": rows}, indent=1) + "\n")
     return path
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from dcodp.detectors.base import Detector
 from dcodp.errors import InputError
-from dcodp.files import replacing, write_atomically
+from dcodp.files import read_json, replacing, write_atomically
 from dcodp.files.loading import load_strictly
 from dcodp.files.tensors import load_tensors, save_tensors
 from dcodp.records.folder import RunFolder
@@ -39,7 +39,8 @@ def write_done(folder: Path, summary: dict[str, Any]) -> None:
 
 
 def is_done(folder: Path) -> bool:
-    return (folder / DONE).exists()
+    """Raises InputError where done.json is damaged."""
+    return (folder / DONE).exists() and bool(read_json(folder / DONE))
 
 
 def save_last(folder: Path, content: dict[str, Any]) -> None:

@@ -1,0 +1,106 @@
+"""launcher=slurm: jobs of SLURM through submitit. What a job comes after is a dependency of SLURM's own.
+
+Cells that come after the same job are one array. At the time limit SLURM tells a job in time (signal_delay_s before);
+it is requeued and goes on from its checkpoints, as after a preemption.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from dcodp.errors import InputError
+from dcodp.workers.jobs import Job
+from dcodp.workers.work import do
+
+if TYPE_CHECKING:
+    import submitit
+
+log = logging.getLogger(__name__)
+POLL_S = 5.0
+LOST = 137  # the exit status of a job that left none
+OWN = ("submitit_folder", "max_num_timeout")  # settings of submitit's executor, the others are those of its jobs
+COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
+          "stderr_to_stdout")  # fmt: skip  # settings that submitit has for all of its executors
+
+
+class Work:
+    """What submitit calls; it is asked for `checkpoint` when the time is over, and puts what that returns in again."""
+
+    def __call__(self, job: Job) -> int:
+        return do(job)
+
+    def checkpoint(self, job: Job) -> submitit.helpers.DelayedSubmission:
+        import submitit
+
+        log.warning("%s is stopped by SLURM and put in again; it goes on from its checkpoints", job.name)
+        return submitit.helpers.DelayedSubmission(self, job)
+
+
+def run(jobs: Sequence[Job], settings: Mapping[str, Any]) -> dict[str, int]:
+    """name → exit status, when SLURM is through with all of them. `settings` are those of Hydra's submitit launcher.
+
+    Raises InputError where there is no SLURM or it refuses the jobs. Interrupted, it leaves the jobs in SLURM's queue.
+    """
+    submitted: dict[str, submitit.Job[int]] = {}
+    for after, group in groupby(jobs, lambda job: job.after):
+        together = list(group)
+        dependency = ":".join(submitted[name].job_id for name in after)
+        submitted |= zip([job.name for job in together], _submit(together, settings, dependency), strict=True)
+    log.info("%d jobs are in SLURM's queue; they go on without this process, dcodp status tells how far", len(jobs))
+    _wait(list(submitted.values()))
+    return {name: _status(job) for name, job in submitted.items()}
+
+
+def _submit(jobs: Sequence[Job], settings: Mapping[str, Any], dependency: str) -> list[submitit.Job[int]]:
+    """One job, or an array, that starts when those that it depends on ended, however."""
+    import submitit
+    from submitit.core.utils import FailedJobError
+
+    given = {key if key in COMMON else f"slurm_{key}": value for key, value in settings.items() if key not in OWN}
+    if dependency:
+        more = dict(given.get("slurm_additional_parameters") or {})
+        given["slurm_additional_parameters"] = {**more, "dependency": f"afterany:{dependency}"}
+    try:
+        executor = submitit.AutoExecutor(
+            settings["submitit_folder"], cluster="slurm", slurm_max_num_timeout=settings.get("max_num_timeout", 0)
+        )
+        executor.update_parameters(**given)
+        return executor.map_array(Work(), jobs)
+    except (RuntimeError, OSError, FailedJobError) as error:
+        raise InputError(f"SLURM takes no jobs here: {' '.join(str(error).split())}; see hydra.launcher.*") from error
+
+
+def _wait(jobs: Sequence[submitit.Job[int]]) -> None:
+    """Until each has left its result, or is not in the queue any more (twice: a job that is put in again is not there
+    for a moment). squeue is asked, since sacct is not everywhere."""
+    absent: set[str] = set()
+    while open_jobs := [job for job in jobs if not job.paths.result_pickle.exists()]:
+        queued = _queued()
+        gone = {job.job_id for job in open_jobs if queued is not None and job.job_id not in queued}
+        if len(gone & absent) == len(open_jobs):
+            return
+        absent = gone
+        time.sleep(POLL_S)
+
+
+def _queued() -> set[str] | None:
+    """The numbers of the jobs that wait or run ("7", "8_0"); None where SLURM does not answer at present."""
+    command = ["squeue", "--noheader", "--array", "--me", "--format=%i %F_%K"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    return set(told.stdout.split()) if told.returncode == 0 else None
+
+
+def _status(job: submitit.Job[int]) -> int:
+    """What the job returned; LOST where it was killed and left nothing."""
+    if not job.paths.result_pickle.exists():
+        return LOST
+    try:
+        return int(job.result())
+    except Exception as error:  # submitit's own failures, and what the job raised
+        log.warning("SLURM's job %s: %s", job.job_id, str(error).strip().splitlines()[-1])
+        return 1
