@@ -5,9 +5,6 @@ import importlib
 import re
 import runpy
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -223,21 +220,7 @@ def test_every_figure_in_prose_stands_in_a_table(page):
     assert set(re.findall(r"\d+\.\d+(?:e-\d+)?", said)) <= known
 
 
-# --- the site ---
-
-
-@pytest.mark.slow
-def test_the_site_is_made_without_a_warning_and_needs_no_network(tmp_path):
-    mkdocs = shutil.which("mkdocs", path=str(Path(sys.executable).parent)) or shutil.which("mkdocs")
-    if mkdocs is None:
-        pytest.skip("mkdocs is not installed; make docs brings it")
-    command = [mkdocs, "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"NO_MKDOCS_2_WARNING": "1"})
-    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
-    pages = list(tmp_path.rglob("*.html"))
-    assert len(pages) > len(list(DOCS.rglob("*.md")))
-    fetched = re.compile(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//|<link[^>]*\shref=\"(?:https?:)?//")
-    assert [page for page in pages if fetched.search(page.read_text())] == []
+# --- what is made from the code ---
 
 
 def test_the_reference_names_every_key_and_command():
