@@ -38,6 +38,7 @@ STUDIES = {
     "ablation_coco": ("ablation_coco",),
     "untrained": (MEASURED,),
     "bccd": (MEASURED,),
+    "bccd_recovery": (MEASURED,),
 }
 DRAWN = ("demo",)  # studies of which the default figures are kept
 TABLES = {  # mark → (study, table)

@@ -12,7 +12,7 @@ from dcodp.report.labels import label
 from dcodp.report.methods import budget_name
 from dcodp.report.query import measure, measurements, setting_notes
 
-STUDIES = {"bccd fine-tuned": "bccd"}  # mark → study
+STUDIES = {"bccd fine-tuned": "bccd", "bccd recovery": "bccd_recovery"}  # mark → study
 
 
 def blocks(root: Path) -> dict[str, str]:
@@ -82,6 +82,7 @@ def limits(records: list[Record], tuned: pd.DataFrame) -> str:
     first = records[0]
     config: dict[str, Any] = first.config
     images, count = first.provenance["images"], tuned["seed"].nunique()
+    after = sorted({record.config["finetune"]["epochs"] for record in records})
     seeds = (
         "**one seed**, so small differences decide nothing"
         if count == 1
@@ -91,5 +92,5 @@ def limits(records: list[Record], tuned: pd.DataFrame) -> str:
         "mAP50-95 × 100 (its share of the dense net's), parameters. "
         f"{label('model', config['model']['name'])} on {label('dataset', config['dataset']['name'])}, "
         f"{images['train']} training and {images['val']} validation images, {config['image_size']} px, "
-        f"{config['train']['epochs']} epochs, then {config['finetune']['epochs']} after pruning; {seeds}."
+        f"{config['train']['epochs']} epochs, then {' or '.join(map(str, after))} after pruning; {seeds}."
     )
