@@ -1,7 +1,8 @@
-"""LayerNorm and RMSNorm over the channels that are left, with the statistics of all that there were.
+"""LayerNorm, RMSNorm and GroupNorm of one group over the channels that are left, with the statistics of all of them.
 
 With n dense and k kept channels, those removed being 0: mean = (Σ kept)/n, and
-variance = (Σ (kept − mean)² + (n − k)·mean²)/n, which is (Σ kept²)/n − mean² without its cancellation.
+variance = (Σ (kept − mean)² + (n − k)·mean²)/n, which is (Σ kept²)/n − mean² without its cancellation. Where statistics
+are taken over positions as well, each channel counts as many times as there are positions.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KINDS: tuple[str, ...] = ("layer", "rms")
+KINDS: tuple[str, ...] = ("layer", "rms", "group")
 
 
 def normalise(
     x: Tensor, kind: str, dim: int, dense: int, eps: float, weight: Tensor | None, bias: Tensor | None
 ) -> Tensor:
-    """x normalised along `dim` (negative) as if it had `dense` channels there; 16-bit numbers are summed in 32."""
+    """x normalised along `dim` (negative; with "group" also along all behind it) as if it had `dense` channels there.
+
+    16-bit numbers are summed in 32.
+    """
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if kind == "layer":
-        mean = wide.sum(dim, keepdim=True) / dense
-        wide = wide - mean
-        squares = wide.square().sum(dim, keepdim=True) + (dense - x.shape[dim]) * mean.square()
+    dims = tuple(range(dim, 0)) if kind == "group" else (dim,)
+    positions = x.shape[dim + 1 :].numel() if kind == "group" else 1
+    count = dense * positions
+    if kind == "rms":
+        squares = wide.square().sum(dims, keepdim=True)
     else:
-        squares = wide.square().sum(dim, keepdim=True)
-    out = (wide * torch.rsqrt(squares / dense + eps)).to(x.dtype)
+        mean = wide.sum(dims, keepdim=True) / count
+        wide = wide - mean
+        squares = wide.square().sum(dims, keepdim=True) + (dense - x.shape[dim]) * positions * mean.square()
+    out = (wide * torch.rsqrt(squares / count + eps)).to(x.dtype)
     if weight is not None:
         out = out * _along(weight, dim)
     return out if bias is None else out + _along(bias, dim)
@@ -55,9 +62,14 @@ class PrunedLayerNorm(PrunedNorm, nn.LayerNorm):
     """The same, for code that asks whether a module is a LayerNorm."""
 
 
+class PrunedGroupNorm(PrunedNorm, nn.GroupNorm):
+    """The same, for code that asks whether a module is a GroupNorm."""
+
+
 def become_pruned(module: nn.Module, numbers: dict[str, Any]) -> None:
     """Make a module (in place, so that it stays the same under all its names) the norm that a plan describes."""
-    module.__class__ = PrunedLayerNorm if isinstance(module, nn.LayerNorm) else PrunedNorm  # type: ignore[assignment]
+    kinds = {nn.LayerNorm: PrunedLayerNorm, nn.GroupNorm: PrunedGroupNorm}
+    module.__class__ = next((p for kind, p in kinds.items() if isinstance(module, kind)), PrunedNorm)  # type: ignore[assignment]
     for name in ("dense_channels", "normalised_dim", "normalised_by"):
         setattr(module, name, numbers[name])
 

@@ -1,4 +1,4 @@
-"""Norms over channels that can lose channels: LayerNorm and RMSNorm, whoever wrote them.
+"""Norms over channels that can lose channels: LayerNorm, RMSNorm and GroupNorm of one group, whoever wrote them.
 
 Mean and variance mix the channels, but those of the dense net with zeroed channels have a closed form on the kept ones,
 if one knows how many there were. So a module that is such a norm over labelled channels is pruned and told the dense
@@ -35,7 +35,8 @@ def _may_be_norm(module: nn.Module) -> bool:
     return (
         ("norm" in type(module).__name__.lower() or isinstance(module, nn.LayerNorm | nn.RMSNorm))
         and not any(True for _ in module.children())
-        and not isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm)
+        and not isinstance(module, nn.modules.batchnorm._NormBase)
+        and (not isinstance(module, nn.GroupNorm) or module.num_groups == 1)
         and not any(b is not None for b in module._buffers.values())
         and len(vectors) <= 2
         and all(p.dim() == 1 for p in vectors)
@@ -98,6 +99,8 @@ class _Watched:
 
     def _agrees(self, kind: str, x: Tensor, dim: int, out: Any) -> bool:
         if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != x.dtype:
+            return False
+        if kind == "group" and (dim != 1 or any(a is not None for a in labels_of(x)[2:])):
             return False
         weight, bias = (self.module._parameters.get(name) for name in ("weight", "bias"))
         eps, back = epsilon(self.module, x.dtype), dim - x.dim()

@@ -12,6 +12,7 @@ from dcodp.graph.cost import Dimension, Spent
 from dcodp.graph.labels import Labels, forget, labels_of, put_labels, tensors_in
 from dcodp.graph.layers import OperationGraph
 from dcodp.graph.modules import Following, is_library_module, is_opaque, suggest
+from dcodp.graph.outliving import release
 from dcodp.graph.sizes import DECIDES, FromDimension, SizeRule, TracedInt, Uses, origin_of, plain
 
 
@@ -60,6 +61,7 @@ class Recorder:
     def finish(self) -> None:
         """Numbers that decided something become rules, and whatever outlives the trace forgets what it learned."""
         self.uses.over = True
+        release(self.uses.made)
         for origin, size, where in self.uses.fixed:
             if isinstance(origin, FromDimension):
                 self.labels.fix(origin.labels, f"{DECIDES} ({where})")

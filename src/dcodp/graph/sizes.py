@@ -55,6 +55,7 @@ class Uses:
     fixed: list[tuple[Any, int, str]] = field(default_factory=list)  # origins whose number must stay, and where
     modules: list[str] = field(default_factory=list)  # the modules whose forward is running, innermost last
     plain: bool = False  # sizes are plain ints, and the dimensions that they were read from stay
+    made: list[Any] = field(default_factory=list)  # the numbers that stand for sizes, until the trace has ended
     over: bool = False  # the trace has ended: numbers that outlived it (in a cache, say) are plain from now on
 
     def fix(self, origin: Any, value: int) -> None:
@@ -75,10 +76,11 @@ class TracedInt:
     """
 
     __slots__ = ("number", "origin", "uses")
-    __class__ = property(lambda self: _SeenAs)  # type: ignore[assignment]
+    __class__ = property(lambda self: int if self.uses.over else _SeenAs)  # type: ignore[assignment]
 
     def __init__(self, number: int, origin: Any, uses: Uses):
         self.number, self.origin, self.uses = number, origin, uses
+        uses.made.append(self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """numpy's numbers leave integer arithmetic to us; whatever else numpy computes tells the number."""
@@ -232,6 +234,8 @@ def _is_container(value: Any) -> bool:
 
 def _exact(name: str, swapped: bool) -> Callable[[TracedInt, Any], Any]:
     def method(self: TracedInt, other: Any) -> Any:
+        if self.uses.over:
+            return ARITHMETIC[name](other, self.number) if swapped else ARITHMETIC[name](self.number, other)
         if isinstance(other, int):
             return self._derive(name, other, self) if swapped else self._derive(name, self, other)
         if _is_container(other):
@@ -244,7 +248,7 @@ def _exact(name: str, swapped: bool) -> Callable[[TracedInt, Any], Any]:
 
 def _valued(name: str, swapped: bool) -> Callable[..., Any]:
     def method(self: TracedInt, other: Any, *more: Any) -> Any:
-        if _is_container(other):
+        if _is_container(other) and not self.uses.over:
             return NotImplemented
         number, other = self.note_value(), other.note_value() if isinstance(other, TracedInt) else other
         if more:

@@ -67,6 +67,7 @@ def _traced(
     recorder = Recorder(twin, whole_heads)
     recorder.uses.plain = plain_sizes
     dense = {} if plain_sizes else trace_attributes(recorder.named_modules, recorder.uses)
+    recorder.uses.made.clear()  # the copy keeps those
     watch_norms(recorder)
     observing = (_modules_tracked(twin, recorder), library_watched(recorder), _no_fast_path())
     with ExitStack() as stack, _random_state_kept(network), torch.no_grad():
@@ -75,6 +76,7 @@ def _traced(
         try:
             result = _observed(twin, recorder, args, kwargs)
         except Exception as error:
+            recorder.finish()
             raise InputError(
                 f"the model does not run on the example inputs: {type(error).__name__}: {error}"
             ) from error

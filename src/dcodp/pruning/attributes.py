@@ -38,12 +38,17 @@ def plain_tensors(network: nn.Module) -> dict[str, Tensor]:
 _OWN = {key for key in vars(nn.Module()) if key.startswith("_")} | {"_parameters", "_buffers", "_modules"}
 
 
-def _holds_tensors(value: Any, depth: int = 3) -> bool:
+def _holds_tensors(value: Any, depth: int = 4) -> bool:
+    """In containers and in plain objects (a namespace, a dataclass)."""
     if isinstance(value, Tensor):
         return True
-    if depth == 0 or not isinstance(value, list | tuple | dict):
+    if depth == 0 or isinstance(value, nn.Module | type) or callable(value):
         return False
-    parts = value.values() if isinstance(value, dict) else value
+    parts = list(getattr(value, "__dict__", {}).values())
+    if isinstance(value, list | tuple | set | frozenset):
+        parts += value
+    elif isinstance(value, dict):
+        parts += value.values()
     return any(_holds_tensors(part, depth - 1) for part in parts)
 
 

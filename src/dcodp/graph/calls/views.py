@@ -141,7 +141,7 @@ def make_zeros_alike(recorder: Recorder, args: Any, kwargs: Any, out: Tensor) ->
 
 
 def _made(recorder: Recorder, sizes: list[Any], out: Tensor) -> None:
-    counts = [_is_channel_count(size) for size in sizes]
+    counts = [type(size) is TracedInt and plain(size) > 1 for size in sizes]
     if any(counts):
         axes = [recorder.labels.fresh(plain(s)) if c else None for s, c in zip(sizes, counts, strict=True)]
         put_labels(out, axes)
