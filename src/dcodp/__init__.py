@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcodp.extras import told_if_missing
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from dcodp import evaluation, importance, testing
