@@ -193,5 +193,5 @@ def test_a_single_cell_is_composed_once(monkeypatch):
     alone = one("ratio=0.2", "hydra.job.name=named")
     assert len(asked) == 1
     ((overrides, _), (_, of_a_sweep)) = cells(CONF, ["ratio=0.1,0.2", "hydra.job.name=named"])
-    assert len(asked) == 4 and overrides == ["ratio=0.1", "hydra.job.name=named"]
+    assert len(asked) == 3 and overrides == ["ratio=0.1", "hydra.job.name=named"]  # of the sweep the first alone
     assert alone == of_a_sweep

@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import functools
 import importlib.util
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dcodp import own
 from dcodp.config import Config, validate
 from dcodp.errors import InputError
+from dcodp.planning import composed
 from dcodp.records import load_records, read_sweeps
 from dcodp.workers.launching import RayConfig
 
@@ -77,15 +77,20 @@ def to_config(composed: DictConfig) -> Config:
     assert isinstance(config, Config)
     for key in ("weights", "backbone_weights"):
         setattr(config.model, key, _weights_file(config.model.name, f"model.{key}", getattr(config.model, key)))
-    validate(config)
     own.use(config.paths.own)
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    """Raises InputError where values are out of range or do not go together."""
+    validate(config)
     ranked = config.allocation.name == "global"
     if config.importance.aggregate != "sum" or ranked:  # criteria need torch: only where it matters
         from dcodp.importance import criterion
         from dcodp.importance.criterion import check
 
         check(config.importance.name, criterion(config.importance.name), config.importance.aggregate, ranked)
-    return config
 
 
 def _weights_file(model: str, key: str, place: str | None) -> str | None:
@@ -123,7 +128,8 @@ def cells(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) 
         if len(choices) == len(fixed) == len(asked):  # one cell, which is composed already
             with _explaining(fixed):
                 return [(fixed, to_config(_without_hydra(whole)))]
-        return [(list(chosen), _compose(list(chosen))) for chosen in itertools.product(*choices.values())]
+        with _explaining([line for lines in choices.values() for line in lines]):
+            return composed(choices, _compose, _check)
 
 
 def unfinished(conf: Path, overrides: Sequence[str], config_dir: Path | None = None) -> list[Cell]:
@@ -208,10 +214,19 @@ def _choices(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def _compose(overrides: list[str]) -> Config:
+def _compose(overrides: list[str]) -> tuple[Config, dict[str, str]]:
+    """The cell, and what its keys hold that refer to others."""
     plain = [o for o in overrides if o.startswith(SEARCH) or not o.lstrip("+~").startswith("hydra")]
     with _explaining(plain):
-        return to_config(compose("config", plain))
+        whole = compose("config", plain)
+        return to_config(whole), dict(_references(OmegaConf.to_container(whole, resolve=False)))
+
+
+def _references(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(value, str) and "${" in value:
+            yield f"{prefix}{name}", value
+        yield from _references(value, f"{prefix}{name}.")
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from dcodp.errors import InputError
 # extra of pyproject.toml → what it brings, as imported
 BROUGHT_BY = {
     "suite": (
-        *("PIL", "cv2", "filelock", "hotcoco", "hydra", "hydra_plugins", "jinja2", "lightning", "matplotlib"),
-        *("omegaconf", "pandas", "pycocotools", "typer", "ultralytics", "wandb", "yaml"),
+        *("PIL", "cv2", "filelock", "hotcoco", "hydra", "hydra_plugins", "jinja2", "joblib", "lightning"),
+        *("matplotlib", "omegaconf", "pandas", "pycocotools", "submitit", "typer", "ultralytics", "wandb", "yaml"),
     ),
     "export": ("onnx", "onnxruntime", "openvino"),
     "mobile": ("ncnn", "pnnx"),

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from dcodp.config import Config, semantic
 from dcodp.files import digest
 from dcodp.targets import parse_target
 
 
-def dense_key(config: Config) -> str:
-    """Identifies the dense detector: everything that decides its weights."""
+@dataclass(frozen=True)
+class Identity:
+    """All keys of a cell."""
+
+    dense: str  # the dense detector: everything that decides its weights
+    evidence: str  # what calibration shows: the dense detector, the images and how they are looked at
+    scores: str  # the scores: the dense detector, the criterion and its calibration images
+    run: str  # a readable name with the hash of everything that decides the result
+
+
+def identify(config: Config) -> Identity:
     tree = semantic(config)
+    dense, importance = _dense(config, tree), tree["importance"]
+    looked = {k: importance[k] for k in ("images", "batch", "locations", "seed")}
+    return Identity(dense, digest([dense, looked]), digest([dense, importance]), _run(config, tree))
+
+
+def dense_key(config: Config) -> str:
+    return identify(config).dense
+
+
+def evidence_key(config: Config) -> str:
+    return identify(config).evidence
+
+
+def scores_key(config: Config) -> str:
+    return identify(config).scores
+
+
+def run_id(config: Config) -> str:
+    return _run(config, semantic(config))
+
+
+def _dense(config: Config, tree: dict[str, Any]) -> str:
     decisive = {k: tree[k] for k in ("model", "dataset", "train", "image_size", "seed")}
     if config.train.epochs:  # the best epoch is the one that validates best under these thresholds
         thresholds = ("confidence", "iou", "max_detections", "multi_label")
@@ -18,19 +52,7 @@ def dense_key(config: Config) -> str:
     return digest(decisive)
 
 
-def evidence_key(config: Config) -> str:
-    """Identifies what calibration shows: the dense detector, the images and how they are looked at."""
-    importance = semantic(config)["importance"]
-    return digest([dense_key(config), {k: importance[k] for k in ("images", "batch", "locations", "seed")}])
-
-
-def scores_key(config: Config) -> str:
-    """Identifies the scores: the dense detector, the criterion and its calibration images."""
-    return digest([dense_key(config), semantic(config)["importance"]])
-
-
-def run_id(config: Config) -> str:
-    """A readable name with the hash of everything that decides the result."""
+def _run(config: Config, tree: dict[str, Any]) -> str:
     budget = f"{config.ratio:g}" if config.target is None else "".join(map(str, parse_target(config.target)))
     words = [config.model.name, config.dataset.name, config.importance.name, budget]
-    return "-".join([*words, digest(semantic(config))])
+    return "-".join([*words, digest(tree)])

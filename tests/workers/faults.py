@@ -17,6 +17,8 @@ each fault: round, moment in seconds, what it was, what was at work. Faults:
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -52,11 +54,15 @@ class Harness:
         self.number = 0
 
     def _undisturbed(self) -> tuple[dict, float]:
-        """Computed twice: the first time, in this process, brings the data and what the others need not import."""
+        """Computed twice: the first time brings the data, and tells what this process imports for all others. Nothing
+        is computed here, since torch's threads would be missing in the processes that this one forks."""
         place = self.folder / "whole"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        assert run.run_typed(self._arguments(place)) == 0
+        assert self._start(place).wait() == 0, (place / "told.txt").read_text()
+        for name in (place / "modules.txt").read_text().split():
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
         shutil.rmtree(place / "results")
         start = time.monotonic()
         assert self._start(place).wait() == 0, (place / "told.txt").read_text()
@@ -150,6 +156,8 @@ class Forked:
         self.pid = os.fork()
         if not self.pid:
             os._exit(self._run(place, arguments))
+        while os.getpgid(self.pid) != self.pid:  # until it can be killed with its workers
+            time.sleep(0.001)
 
     def _run(self, place: Path, arguments: list[str]) -> int:
         os.setsid()
@@ -158,7 +166,9 @@ class Forked:
         os.dup2(told, 2)
         os.chdir(place)
         try:
-            return run.run_typed(arguments)
+            status = run.run_typed(arguments)
+            (place / "modules.txt").write_text("\n".join(sorted(sys.modules)))
+            return status
         except SystemExit as stopped:
             return int(stopped.code or 0)
         except BaseException:

@@ -7,12 +7,12 @@ each. Needs no torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dcodp.config import Config, to_dict
 from dcodp.files import digest
-from dcodp.identity import dense_key, evidence_key, run_id, scores_key
+from dcodp.identity import Identity, identify
 
 
 @dataclass(frozen=True)
@@ -30,31 +30,28 @@ class Job:
 def jobs_of(cells: Sequence[Config]) -> list[Job]:
     """The jobs in an order in which each comes after those that it names."""
     launch, folder = digest([os.getpid(), os.urandom(8).hex()]), os.getcwd()
-    cells = list({run_id(config): config for config in cells}.values())
-    by_dense, by_evidence = _shared(cells, dense_key), _shared(cells, evidence_key)
-    jobs = [Job(f"dense-{key}", "dense", (configs[0],), (), launch, folder) for key, configs in by_dense.items()]
-    for key, configs in by_evidence.items():
-        before = (f"dense-{dense_key(configs[0])}",)
-        jobs.append(Job(f"scores-{key}", "scores", _different(configs, _scored), before, launch, folder))
-    for config in cells:
-        before = [f"scores-{key}" for key in [evidence_key(config)] if key in by_evidence]
-        before = before or [f"dense-{key}" for key in [dense_key(config)] if key in by_dense]
-        jobs.append(Job(run_id(config), "cell", (config,), tuple(before), launch, folder))
+    known = {identity.run: (identity, config) for config in cells for identity in [identify(config)]}
+    by_dense, by_evidence = _shared(known.values(), "dense"), _shared(known.values(), "evidence")
+    jobs = [Job(f"dense-{key}", "dense", (group[0][1],), (), launch, folder) for key, group in by_dense.items()]
+    for key, group in by_evidence.items():
+        different = {_scored(*cell): cell[1] for cell in reversed(group)}  # the first of each
+        before = (f"dense-{group[0][0].dense}",)
+        jobs.append(Job(f"scores-{key}", "scores", tuple(different.values())[::-1], before, launch, folder))
+    for name, (identity, config) in known.items():
+        before = (f"scores-{identity.evidence}",) if identity.evidence in by_evidence else ()
+        before = before or ((f"dense-{identity.dense}",) if identity.dense in by_dense else ())
+        jobs.append(Job(name, "cell", (config,), before, launch, folder))
     return jobs
 
 
-def _shared(cells: Sequence[Config], key: Callable[[Config], str]) -> dict[str, list[Config]]:
+def _shared(cells: Iterable[tuple[Identity, Config]], key: str) -> dict[str, list[tuple[Identity, Config]]]:
     """key → the cells that share it, where they are several."""
-    groups: dict[str, list[Config]] = {}
-    for config in cells:
-        groups.setdefault(key(config), []).append(config)
-    return {key: configs for key, configs in groups.items() if len(configs) > 1}
+    groups: dict[str, list[tuple[Identity, Config]]] = {}
+    for identity, config in cells:
+        groups.setdefault(getattr(identity, key), []).append((identity, config))
+    return {key: group for key, group in groups.items() if len(group) > 1}
 
 
-def _different(configs: Sequence[Config], key: Callable[[Config], str]) -> tuple[Config, ...]:
-    return tuple({key(config): config for config in reversed(configs)}.values())[::-1]
-
-
-def _scored(config: Config) -> str:
+def _scored(identity: Identity, config: Config) -> str:
     """What decides the scores and all else that is looked up beside them before anything is pruned."""
-    return digest([scores_key(config), to_dict(config.repair), to_dict(config.allocation)])
+    return digest([identity.scores, to_dict(config.repair), to_dict(config.allocation)])
