@@ -48,13 +48,14 @@ def test_the_architectures_are_those_of_the_benchmark():
 
 def test_the_demonstration_is_that_of_the_records():
     records = load_records(RESULTS / "demo")
-    assert {record.config["ratio"] for record in records} == {0.2, 0.5, 0.7}
-    rows = {(row[1], row[2]): row for row in table("demo table")}
+    asked = {(record.config["method"], record.config["ratio"]) for record in records}
+    assert asked == {(method, ratio) for method in ("paper", "strong") for ratio in (0.2, 0.5, 0.7)}
+    rows = {(row[0].partition(",")[0], row[1], row[2]): row for row in table("demo table")}
     for record in records:
         dense, ratio = figures(record, "dense"), f"{100 * record.config['ratio']:.0f} %"
-        assert rows["", ""][3:5] == [f"{100 * dense[k]:.1f}" for k in ("map50", "map50_95")]
+        assert rows["dense", "", ""][3:5] == [f"{100 * dense[k]:.1f}" for k in ("map50", "map50_95")]
         for stage, name in (("pruned", "pruned"), ("finetuned", "fine-tuned")):
-            row, block = rows[ratio, name], figures(record, stage)
+            row, block = rows[record.config["importance"]["name"], ratio, name], figures(record, stage)
             assert row[3:5] == [f"{100 * block[k]:.1f}" for k in ("map50", "map50_95")]
             assert row[7] == f"{block['parameters'] / 1e6:.3f}"
             assert row[8] == f"{100 * (1 - block['parameters'] / dense['parameters']):.1f}"
