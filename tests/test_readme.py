@@ -162,6 +162,7 @@ def test_every_study_and_every_place_for_a_table_is_rendered(rendering):
     measured = {
         *rendering["TABLES"],
         "bccd fine-tuned",
+        "bccd recovery",
         "prune card",
         "architectures",
         "cost",

@@ -195,7 +195,7 @@ def test_without_files_it_says_which_settings_to_give():
 
 def test_custom_sets_are_told_apart(yolo, write_image):
     register()
-    ((_, config),) = cells(CONF, ["dataset=custom", f"dataset.file={yolo.file}"])
+    ((_, config),) = cells(CONF, ["dataset=custom", f"dataset.file={yolo.file}", "schedule=finetune"])
     assert config.dataset == yolo.config
     first = run_id(config)
     other = YoloTree(yolo.root / "other", write_image)  # the same text at another place means other images
