@@ -60,14 +60,21 @@ class _Pool:
         return get_reusable_executor(max_workers=self.processes, timeout=IDLE_S)
 
     def _start(self) -> None:
-        """As many as there are processes for, of those that nothing has to come before any more."""
+        """As many as there are processes for, of those that nothing has to come before any more.
+
+        One whose worker has vanished runs alone, so that no other is lost with it again.
+        """
         executor = self._executor()
         for job in list(self.waiting.values()):
-            if len(self.running) == self.processes:
+            if len(self.running) == self.processes or (self.running and self._suspected(job, *self.running.values())):
                 return
             if all(name in self.ended for name in job.after):
                 self.attempts[job.name] = self.attempts.get(job.name, 0) + 1
                 self.running[executor.submit(do, self.waiting.pop(job.name))] = job
+
+    def _suspected(self, waiting: Job, *running: Job) -> bool:
+        """Whether one of these has to run alone."""
+        return waiting.name in self.attempts or any(self.attempts[job.name] > 1 for job in running)
 
     def _end(self, future: Future[int]) -> None:
         job = self.running.pop(future)
