@@ -20,6 +20,7 @@ from zoo.nets import ARCHITECTURES
 
 RATIOS = (0.3, 0.5)
 VISIBLE = 1e-6  # what a mistake must change at least, or the comparison proves nothing
+TRIED = 4  # neighbouring layers
 
 
 def check(name: str, size: int | None = None, ratios: Sequence[float] = RATIOS) -> dict[str, Any]:
@@ -105,7 +106,11 @@ def difference(want: Sequence[Tensor], have: Sequence[Tensor]) -> float:
 
 
 def caught(small: nn.Module, graph: CouplingGraph, plan: PrunePlan, effect: Callable[[nn.Module], float]) -> float:
-    """The smallest effect of exchanging two input channels of one layer: tried early, in the middle and late."""
+    """The smallest effect of exchanging two input channels of one layer: tried early, in the middle and late.
+
+    Where a layer's result is thrown away by the net (samples outside the image, queries that are not the best), the
+    next ones are tried.
+    """
     running = ran(graph)
     weights = [
         site.tensor
@@ -116,8 +121,17 @@ def caught(small: nn.Module, graph: CouplingGraph, plan: PrunePlan, effect: Call
         and site.tensor.removesuffix(".weight") in running
         and len(plan.keep.get(site.tensor, {}).get(1, ())) > 1
     ]
-    chosen = [weights[int(share * (len(weights) - 1))] for share in (0.1, 0.5, 0.9) if weights]
-    return min((_first_effect(small, name, effect) for name in chosen), default=float("inf"))
+    starts = [int(share * (len(weights) - 1)) for share in (0.1, 0.5, 0.9) if weights]
+    return min((_visible_effect(small, weights[i : i + TRIED], effect) for i in starts), default=float("inf"))
+
+
+def _visible_effect(small: nn.Module, names: Sequence[str], effect: Callable[[nn.Module], float]) -> float:
+    found = 0.0
+    for name in names:
+        found = max(found, _first_effect(small, name, effect))
+        if found >= VISIBLE:
+            break
+    return found
 
 
 def _first_effect(small: nn.Module, name: str, effect: Callable[[nn.Module], float]) -> float:
