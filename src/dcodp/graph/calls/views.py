@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dcodp.graph.calls.shapes import sizes_given, traced_shape
 from dcodp.graph.labels import labels_of, put_labels
-from dcodp.graph.modules import is_library_module
 from dcodp.graph.recording import Recorder
 from dcodp.graph.sizes import FromAttribute, FromDimension, TracedInt, leaves, origin_of, plain
 
+WIDTHS = ("in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels")
 VIEWS = (torch.Tensor.view, torch.Tensor.reshape, torch.reshape)
 UNFLATTENS = (torch.Tensor.unflatten, torch.unflatten)
 
@@ -99,10 +99,9 @@ def _is_channel_count(size: Any) -> bool:
     return any(isinstance(x, FromDimension) for x in leaves(origin_of(size)))
 
 
-def _is_of_library(recorder: Recorder, size: Any) -> bool:
-    """A number of one of torch.nn's layers, which are all of channels (of a model's own modules, of anything)."""
-    keys = [x.key for x in leaves(origin_of(size)) if isinstance(x, FromAttribute)]
-    return any(is_library_module(recorder.named_modules[name]) for name, _, _ in keys)
+def _is_layers_width(size: Any) -> bool:
+    """A number of channels that a layer tells; its other numbers (RoI align's 7 × 7 bins) are sizes of maps."""
+    return any(isinstance(x, FromAttribute) and x.key[1] in WIDTHS for x in leaves(origin_of(size)))
 
 
 def _label_repeated(recorder: Recorder, sizes: list[Any], out: Tensor) -> None:
@@ -148,7 +147,7 @@ def make_zeros_alike(recorder: Recorder, args: Any, kwargs: Any, out: Tensor) ->
 
 
 def _made(recorder: Recorder, sizes: list[Any], out: Tensor) -> None:
-    counts = [_is_channel_count(size) or _is_of_library(recorder, size) for size in sizes]
+    counts = [_is_channel_count(size) or _is_layers_width(size) for size in sizes]
     if any(counts):
         axes = [recorder.labels.fresh(plain(s)) if c else None for s, c in zip(sizes, counts, strict=True)]
         put_labels(out, axes)
