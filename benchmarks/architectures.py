@@ -1,14 +1,15 @@
-"""Prunes some forty architectures, proves each result exact, and shows what torch-pruning does with the same nets.
+"""Prunes some two hundred architectures, proves each result exact, and shows what torch-pruning does with some of them.
 
     pip install torch-pruning==1.6.1          # the peer; without it its columns say "not installed"
+    pip install timm effdet segmentation-models-pytorch transformers   # without them their nets are passed over
     python benchmarks/architectures.py [--only NAME ...] [--size PIXELS] [--again] [--no-peer] [--out results]
 
 Ours, in float64 with live signals: the pruned net against the dense net whose removed channels are zero ("error",
 relative to the largest output), what pruning changes, and what the exchange of two input channels of one layer would
-change ("swapped"). The peer prunes by half with the settings of its own examples, each net in a process with a limit
-of time and memory. Every architecture's result is kept in OUT/architectures.json as soon as it is there, so that an
-interrupted run goes on where it stopped; a result is measured anew when the code has changed. Writes
-architectures.json, .csv and .md. Exit status 1 if anything does not hold.
+change ("swapped"). The peer prunes by half with the settings of its own examples. Each net is in a process of its own
+with a limit of time (the peer: of memory too). Every architecture's result is kept in OUT/architectures.json as soon
+as it is there, so that an interrupted run goes on where it stopped; a result is measured anew when the code has
+changed. Writes architectures.json, .csv and .md. Exit status 1 if anything does not hold.
 """
 
 from __future__ import annotations
@@ -34,29 +35,39 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from zoo import ARCHITECTURES, RATIOS, VISIBLE, check
+from zoo.apart import apart, preload
 
 from dcodp import graph, pruning, testing
 from dcodp.files import write_atomically
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 
-PEER_SECONDS, PEER_GIB = 60, 8
-EXACT, LEAST_REMOVED = 1e-11, 0.70
+PEER_SECONDS, PEER_GIB, OUR_SECONDS = 60, 8, 600
+UNASKED = ("not installed", "not asked")
+EXACT = 1e-11
 HERE = Path(__file__).resolve().parent
 
 
-def code_digest() -> str:
-    """Of everything that decides a result: the pruning core, the oracle and the list of architectures."""
+def code_digest(name: str) -> str:
+    """Of everything that decides a result: the pruning core, the oracle, the proof and the list that has the net."""
     folders = [Path(str(package.__file__)).parent for package in (graph, pruning)]
     files = [f for folder in folders for f in sorted(folder.rglob("*.py"))]
-    files += [Path(str(testing.__file__)), HERE / "zoo.py", HERE / "peer_torch_pruning.py"]
+    listed = sys.modules[ARCHITECTURES[name].build.__module__].__file__
+    files += [Path(str(testing.__file__)), HERE / "zoo" / "proof.py", HERE / "zoo" / "entry.py", Path(str(listed))]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
 
 
 def ours(name: str, size: int) -> dict[str, Any]:
-    try:
-        return {"failure": None, **check(name, size)}
-    except Exception as error:  # the table shows it and the exit status tells
-        return {"failure": f"{type(error).__name__}: {error}"[:300]}
+    preload(ARCHITECTURES[name].needs)
+    return {"failure": None, **apart(check, (name, size), OUR_SECONDS)}
+
+
+def asked_peer(name: str, size: int, known: dict[str, Any], again: bool) -> dict[str, Any]:
+    """The peer's result, measured once: it does not change with our code."""
+    before = known.get("peer")
+    if before and known.get("size") == size and before["problem"] not in UNASKED and not again:
+        return before
+    unasked = {"seconds": None, "removed": None, "problem": "not asked"}
+    return peer(name, size) if ARCHITECTURES[name].peer else unasked
 
 
 def peer(name: str, size: int) -> dict[str, Any]:
@@ -141,9 +152,9 @@ def shortcomings(name: str, row: dict[str, Any]) -> list[str]:
     problems = []
     if max(at(row, "error")) > EXACT:
         problems.append(f"{name}: error {max(at(row, 'error')):.1e}")
-    if min(at(row, "swapped") + at(row, "changes")) < VISIBLE:
+    if found["groups"] and min(at(row, "swapped") + at(row, "changes")) < VISIBLE:
         problems.append(f"{name}: the comparison sees too little")
-    if ARCHITECTURES[name].convolutional_detector and at(row, "parameters_removed")[-1] < LEAST_REMOVED:
+    if at(row, "parameters_removed")[-1] < ARCHITECTURES[name].must_remove:
         problems.append(f"{name}: only {at(row, 'parameters_removed')[-1]:.0%} removed at {RATIOS[-1]}")
     if any(not f["reason"] for f in found["frozen"]):
         problems.append(f"{name}: a refusal without a reason")
@@ -175,34 +186,41 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def measured(name: str, size: int, known: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
+    """A row of the table."""
+    found = ours(name, size)
+    skipped = {"seconds": None, "removed": None, "problem": "not asked"}
+    return {
+        "size": size,
+        "convolutional_detector": ARCHITECTURES[name].convolutional_detector,
+        "code": code_digest(name),
+        "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "benchmarks/architectures.py", *sys.argv[1:]]),
+        "ours": found,
+        "peer": skipped if chosen.no_peer else asked_peer(name, size, known, chosen.again),
+    }
+
+
 def main() -> None:
-    chosen, console, digest = arguments(), Console(width=None if sys.stdout.isatty() else 220), code_digest()
+    chosen, console = arguments(), Console(width=None if sys.stdout.isatty() else 220)
     torch.set_num_threads(chosen.threads)
     path = chosen.out / "architectures.json"
     rows = load(path)
     for position, name in enumerate(chosen.only, 1):
-        size = chosen.size or ARCHITECTURES[name].size
-        known = rows.get(name, {})
-        if not chosen.again and (known.get("code"), known.get("size")) == (digest, size):
-            continue
-        console.print(f"{position}/{len(chosen.only)} {name}", highlight=False)
-        found = ours(name, size)
-        skipped = {"seconds": None, "removed": None, "problem": "not asked"}
-        rows[name] = {
-            "size": size,
-            "convolutional_detector": ARCHITECTURES[name].convolutional_detector,
-            "code": digest,
-            "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": " ".join(["python", "benchmarks/architectures.py", *sys.argv[1:]]),
-            "ours": found,
-            "peer": skipped if chosen.no_peer else peer(name, size),
-        }
-        store(path, rows)
+        size, known = chosen.size or ARCHITECTURES[name].size, rows.get(name, {})
+        if ARCHITECTURES[name].missing:
+            console.print(f"{name} skipped: {ARCHITECTURES[name].missing}", highlight=False)
+        elif chosen.again or (known.get("code"), known.get("size")) != (code_digest(name), size):
+            console.print(f"{position}/{len(chosen.only)} {name}", highlight=False)
+            rows[name] = measured(name, size, known, chosen)
+            store(path, rows)
+    if not rows:
+        sys.exit("nothing was measured: none of these nets can be built here")
     tree = json.loads(path.read_text())
     rows = tree["architectures"]
     show(console, tree)
     write(chosen.out, tree)
-    problems = [p for name in chosen.only for p in shortcomings(name, rows[name])]
+    problems = [p for name in chosen.only if name in rows for p in shortcomings(name, rows[name])]
     for problem in problems:
         console.print(problem, style="red", highlight=False)
     sys.exit(bool(problems))

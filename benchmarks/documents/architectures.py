@@ -3,10 +3,12 @@
 import csv
 import io
 import math
+import re
+from collections import Counter
 from typing import Any
 
 HEADER = ("architecture", "px", "M parameters", "trace s", "groups", "channels", "removed at 0.3", "removed at 0.5",
-          "error", "swapped", "frozen layers", "torch-pruning")  # fmt: skip
+          "error", "swapped", "channels that stay, and why", "torch-pruning")  # fmt: skip
 
 
 def document(measured: dict[str, Any]) -> str:
@@ -20,7 +22,7 @@ def document(measured: dict[str, Any]) -> str:
         "float64; “error” is the largest difference between the pruned net and the dense net whose removed channels "
         "are zero, relative to the largest output; “swapped” is what exchanging two input channels of one layer would "
         "change. torch-pruning: ratio 0.5 with the settings of its own examples, which leave the heads of detectors "
-        f"alone, limits {what['peer_limits']} for each net. The reasons for frozen layers are in architectures.json.",
+        f"alone, limits {what['peer_limits']} for each net. Every frozen layer’s reason is in architectures.json.",
         "",
         "| " + " | ".join(HEADER) + " |",
         "|" + "---|" * len(HEADER),
@@ -63,19 +65,30 @@ def cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
         *(f"{share:.1%}" for share in at(row, "parameters_removed")),
         f"{max(at(row, 'error')):.0e}",
         "other shapes" if math.isinf(min(at(row, "swapped"))) else f"{min(at(row, 'swapped')):.0e}",
-        str(len(found["frozen"])),
+        reasons(found["frozen"]),
         told,
     )
+
+
+def reasons(frozen: list[dict[str, Any]], shown: int = 2) -> str:
+    """How many filters stay, with the most frequent reasons, without the places where they were found."""
+    counts: Counter[str] = Counter()
+    for layer in frozen:
+        counts[re.sub(r" \([^()]*\)$", "", layer["reason"])] += layer["channels"]
+    told = [f"{count}: {reason}" for reason, count in counts.most_common(shown)]
+    return "; ".join(told) + ("; …" if len(counts) > shown else "")
 
 
 def summary(measured: dict[str, Any]) -> list[str]:
     what, rows = measured["provenance"], measured["architectures"]
     good = [row for row in rows.values() if not row["ours"]["failure"]]
     detectors = [row for row in rows.values() if row["convolutional_detector"] and not row["ours"]["failure"]]
-    peer_good = [row for row in rows.values() if row["peer"]["problem"] is None]
+    asked = [row for row in rows.values() if row["peer"]["problem"] not in ("not asked", "not installed")]
+    peer_good = [row for row in asked if row["peer"]["problem"] is None]
     failures = len(rows) - len(good)
     lines = [
-        f"{len(rows)} architectures; ours: {failures} failures; torch-pruning: {len(peer_good)} pruned and running"
+        f"{len(rows)} architectures; ours: {failures} failures; torch-pruning: {len(peer_good)} pruned and running of "
+        f"the {len(asked)} that it was asked for"
     ]
     if good:
         worst, least = max(max(at(r, "error")) for r in good), min(min(at(r, "swapped")) for r in good)

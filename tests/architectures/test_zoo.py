@@ -1,12 +1,19 @@
-"""The architectures of benchmarks/zoo.py prune exactly, and the benchmark's table says what was measured."""
+"""The architectures of benchmarks/zoo prune exactly, and the benchmark's table says what was measured."""
 
 import json
 import math
+import os
+import re
 import sys
+import time
+from pathlib import Path
 
 import architectures as benchmark
 import pytest
+import ultralytics
 import zoo
+from documents.architectures import reasons
+from zoo.apart import apart
 
 FAST = ("mobilenet_v3_small", "shufflenet_v2_x1_0", "yolov5n", "yolov10n",
         "fasterrcnn_mobilenet_v3_large_fpn, frozen batch norm")  # fmt: skip
@@ -25,14 +32,47 @@ def test_pruned_exactly(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name, net in zoo.ARCHITECTURES.items() if not net.missing])
 def test_every_architecture_is_pruned_exactly(name):
     assert benchmark.shortcomings(name, row(name)) == []
 
 
-def test_at_least_forty_architectures():
-    assert len(zoo.ARCHITECTURES) >= 40
-    assert sum(a.convolutional_detector for a in zoo.ARCHITECTURES.values()) >= 20
+def test_at_least_a_hundred_and_fifty_architectures():
+    nets = zoo.ARCHITECTURES.values()
+    assert len(nets) >= 150 and len({net.name for net in nets}) == len(nets)
+    assert sum(net.convolutional_detector for net in nets) >= 40 and sum(net.family == "timm" for net in nets) >= 60
+    assert all(zoo.ARCHITECTURES[name].must_remove == 0.7 for name in ("convnext_tiny", "swin_t", "yolov8n"))
+
+
+def test_every_yaml_file_of_ultralytics_is_there():
+    folder = Path(ultralytics.__file__).parent / "cfg" / "models"
+    files = {path.stem for path in folder.glob("*/*.yaml")} - {"yolo11-cls-resnet18"}  # which downloads its weights
+    scaled = re.compile(r"^(yoloe?-?v?[0-9]+)n(?=$|-)")
+    assert files <= {scaled.sub(r"\1", name) for name in zoo.ARCHITECTURES} | {"yolov9t", "yolov10n"}
+
+
+def test_nets_of_packages_that_are_not_installed_are_passed_over(measured, monkeypatch):
+    run, asked, _ = measured
+    monkeypatch.setattr(zoo.entry.importlib.util, "find_spec", lambda name: name == "torch" or None)
+    assert run("--only", "timm resnet18", "resnet18") == 0 and asked == ["resnet18"]
+    assert run("--only", "timm resnet18") == 0
+
+
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (lambda: time.sleep(60), "no result after 0.5 s"),
+        (lambda: os._exit(3), "the process ended with status 3"),
+        (lambda: {}[1], "KeyError: 1"),
+    ],
+)
+def test_no_net_can_hang_or_end_the_run(work, told):
+    assert apart(work, (), 0.5)["failure"] == told
+
+
+def test_reasons_are_counted_without_their_places():
+    frozen = [{"channels": n, "reason": r} for n, r in ((3, "an output (a)"), (4, "an output (b)"), (2, "x"), (1, "y"))]
+    assert reasons(frozen) == "7: an output; 2: x; …"
 
 
 @pytest.fixture
@@ -65,7 +105,7 @@ def test_a_run_goes_on_where_it_stopped(measured, monkeypatch):
     assert asked == ["resnet18", "yolov8n"]
     assert run("--only", "yolov8n", "--size", "64") == 0 and run("--only", "resnet18", "--again") == 0
     assert asked[2:] == ["yolov8n", "resnet18"]
-    monkeypatch.setattr(benchmark, "code_digest", lambda: "other code")
+    monkeypatch.setattr(benchmark, "code_digest", lambda name: "other code")
     run("--only", "resnet18")
     assert asked[4:] == ["resnet18"]
     tree = json.loads((folder / "architectures.json").read_text())

@@ -5,6 +5,7 @@ import torch
 from small_nets import Net, conv, layers_of_groups, removed_at_half
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.ops import DeformConv2d
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -110,3 +111,12 @@ def test_a_model_on_a_gpu():
     assert torch.equal(state, torch.cuda.get_rng_state())
     small = dcodp.prune(model, dcodp.select(graph, {g.name: torch.rand(g.channels) for g in graph.groups}))
     assert small[0].weight.shape[0] == 4 and small[0].weight.is_cuda and small(x).shape == (1, 2, 8, 8)
+
+
+def test_windows_lose_whole_heads_with_their_channels():
+    """torchvision's Swin divides by √(channels // heads): both shrink together, and the quotient stays."""
+    model = SwinTransformer([4, 4], 16, [2], [4], [4, 4], stochastic_depth_prob=0.0, num_classes=5)
+    graph, small = removed_at_half(model, torch.rand(1, 3, 16, 16, dtype=torch.float64))
+    assert [g.channels for g in graph.groups] == [4, 64, 64]
+    attention = small.features[1][0].attn
+    assert attention.num_heads == 2 and attention.qkv.weight.shape == (24, 8)

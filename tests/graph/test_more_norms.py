@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import dcodp
+from dcodp.testing import assert_equivalent
 
 
 class Written(nn.Module):
@@ -177,3 +178,37 @@ def test_what_must_not_be_taken_for_one(name):
     graph, small = removed_at_half(model)
     if name in ("off in training", "of what is never 0", "of all positions"):
         assert small.a.out_channels == 8 and next(f.reason for f in graph.frozen if f.layer == "a")
+
+
+class Squared(NormOfMine):
+    def forward(self, x):
+        return layer(x) * self.weight.square()[:, None, None]
+
+
+class InFloat(nn.RMSNorm):
+    """Computes in float32 whatever it is given, as large language models' do."""
+
+    def forward(self, x):
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)).to(x.dtype) * self.weight
+
+
+def test_parameters_that_happen_to_be_1_do_not_mislead():
+    model = nn.Sequential(conv(3, 8), Squared(layer, bias=False), conv(8, 2)).double().eval()
+    assert dcodp.trace(model, (IMAGE,)).groups == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_short_numbers(dtype):
+    norms = (Last(InFloat(8, eps=1e-6)), nn.GroupNorm(1, 8), Last(nn.LayerNorm(8)), Last(nn.RMSNorm(8, eps=1e-5)))
+    for norm in norms:
+        model = nn.Sequential(conv(3, 8), norm, nn.GELU(), conv(8, 2)).to(dtype).eval()
+        x = (IMAGE.to(dtype),)
+        graph = dcodp.trace(model, x)
+        plan = dcodp.select(graph, {"0": torch.rand(8)})
+        assert_equivalent(model, dcodp.prune(model, plan), plan, x)
+
+
+def test_what_a_short_dtype_cannot_tell_from_one_is_not_taken_for_one():
+    model = nn.Sequential(conv(3, 8), NormOfMine(unbiased), conv(8, 2)).to(torch.bfloat16).eval()
+    assert dcodp.trace(model, (IMAGE.to(torch.bfloat16),)).groups == []

@@ -32,10 +32,10 @@ def normalise(
         mean = wide.sum(dims, keepdim=True) / count
         wide = wide - mean
         squares = wide.square().sum(dims, keepdim=True) + (dense - x.shape[dim]) * positions * mean.square()
-    out = (wide * torch.rsqrt(squares / count + eps)).to(x.dtype)
+    out = wide * torch.rsqrt(squares / count + eps)
     if weight is not None:
         out = out * _along(weight, dim)
-    return out if bias is None else out + _along(bias, dim)
+    return (out if bias is None else out + _along(bias, dim)).to(x.dtype)
 
 
 def _along(vector: Tensor, dim: int) -> Tensor:

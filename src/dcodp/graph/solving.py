@@ -138,6 +138,7 @@ class Solution:
 
     def _partners(self, rule: SizeRule) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """Pairs of label arrays whose coordinates must stand or fall together for the rule to hold."""
+        yield from self._heads(rule)
         if rule.labels is None:
             return
         keys = [x.key for x in leaves(rule.expression) if isinstance(x, FromAttribute)]
@@ -153,6 +154,15 @@ class Solution:
         pieces = self._pieces(rule)
         for piece in pieces[1:]:
             yield pieces[0], piece
+
+    def _heads(self, rule: SizeRule) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """`dimension // attribute` whose value must stay (the size of a head): the dimension goes head by head."""
+        expression = rule.expression
+        if rule.labels is not None or not isinstance(expression, Arithmetic) or expression.operator != "//":
+            return
+        whole, counted = self._labels_of(expression.left), self._labels_of(expression.right)
+        if whole is not None and counted is not None and len(whole) == rule.size * len(counted):
+            yield np.repeat(counted, rule.size), whole
 
     def _pieces(self, rule: SizeRule) -> np.ndarray | list[np.ndarray]:
         """[pieces, size] for a dimension that is cut into equal pieces, `dimension // pieces` channels each."""
