@@ -1,7 +1,7 @@
 """Prunes some two hundred architectures, proves each result exact, and shows what torch-pruning does with some of them.
 
     pip install torch-pruning==1.6.1          # the peer; without it its columns say "not installed"
-    pip install timm effdet segmentation-models-pytorch transformers   # without them their nets are passed over
+    pip install -e '.[zoo]'                   # timm and others; without them their nets are passed over
     python benchmarks/architectures.py [--only NAME ...] [--size PIXELS] [--again] [--no-peer] [--out results]
 
 Ours, in float64 with live signals: the pruned net against the dense net whose removed channels are zero ("error",

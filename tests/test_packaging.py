@@ -59,7 +59,8 @@ def test_every_dependency_is_pinned_with_hashes_and_without_addresses():
 
 def test_everything_imported_is_declared():
     declared = {name_of(r) for r in [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)]}
-    ours = {"dcodp", "documents", *(path.stem for path in CODE if "src" not in path.relative_to(ROOT).parts)}
+    others = [path for path in CODE if "src" not in path.relative_to(ROOT).parts]
+    ours = {"dcodp", *(path.stem for path in others), *(path.parent.name for path in others)}
     foreign = {name for path in CODE for name in imports(path)} - set(sys.stdlib_module_names) - ours
     assert foreign >= {"torch", "yaml", "cv2"}
     assert {name for name in foreign if not distributions(name) & declared} == set()
