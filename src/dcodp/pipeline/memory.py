@@ -79,7 +79,7 @@ def training_step(
         network.zero_grad()
         states = [torch.empty_like(p) for p in network.parameters() for _ in range(STATES)]
         batch = next(iter(few.epoch(0, 0, 1))).to(device)
-        with make_fabric([device], settings.amp).autocast():
+        with make_fabric([device], settings.amp, settings.amp_on_cpu).autocast():
             loss, _ = Objective(detector, terms, settings.labels)(
                 batch.images, batch.boxes, batch.labels, batch.image_index
             )

@@ -24,8 +24,8 @@ PATIENCE = datetime.timedelta(days=1)  # of the other processes, while the first
 GRACE_S = 10.0  # for processes that were asked to stop
 
 
-def make_fabric(devices: Sequence[torch.device], amp: bool) -> Fabric:
-    """Lightning's view of the devices: all CPU, or GPUs, in mixed precision if `amp`."""
+def make_fabric(devices: Sequence[torch.device], amp: bool, amp_on_cpu: bool = False) -> Fabric:
+    """Lightning's view of the devices: all CPU, in mixed precision if `amp_on_cpu`, or GPUs, so if `amp`."""
     from lightning.fabric import Fabric  # takes seconds to import
     from lightning.fabric.plugins.environments import LightningEnvironment
     from lightning.fabric.strategies import DDPStrategy
@@ -35,7 +35,7 @@ def make_fabric(devices: Sequence[torch.device], amp: bool) -> Fabric:
     if len(devices) > 1:
         options["strategy"] = DDPStrategy(start_method="spawn", timeout=PATIENCE)
     if devices[0].type == "cpu":
-        return Fabric(**options, precision="32-true")
+        return Fabric(**options, precision="bf16-mixed" if amp_on_cpu else "32-true")
     half = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     options |= {"devices": [device.index or 0 for device in devices], "accelerator": "cuda"}
     return Fabric(**options, precision=half if amp else "32-true")
