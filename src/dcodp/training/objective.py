@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dcodp.data.types import Batch
 from dcodp.detectors.base import Detector
+from dcodp.training.precision import exactly, in_full
 
 # Of the network, a batch and its outputs for that batch: a scalar, or several by name, to be added to the loss. What a
 # term wants to see of the pass that makes the outputs it can listen to: its `listening(network)` is open meanwhile.
@@ -37,8 +38,9 @@ class Objective(nn.Module):
             for term in self._terms.values():
                 if hasattr(term, "listening"):
                     stack.enter_context(term.listening(self.network))  # type: ignore[attr-defined]
-            outputs = self._detector.training_outputs(batch)
-        loss, parts = self._labelled(outputs, batch)
+            outputs = in_full(self._detector.training_outputs(batch))
+        with exactly(images.device):
+            loss, parts = self._labelled(outputs, batch)
         parts = {name: part.detach() for name, part in parts.items()}
         for name, term in self._terms.items():
             for part, value in _named(name, term(self.network, batch, outputs)):

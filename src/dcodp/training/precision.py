@@ -1,0 +1,21 @@
+"""Where a training in mixed precision needs all digits: in what nets say, and in the losses made of it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+
+def in_full(tree: Any) -> Any:
+    """Every floating-point tensor of a tree of lists, tuples and dictionaries in float32, with its gradient."""
+    return tree_map(lambda leaf: leaf.float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, tree)
+
+
+def exactly(device: torch.device) -> AbstractContextManager[Any]:
+    """Within, nothing is cast to fewer digits: boxes are matched by comparing sums, and assigners by ultralytics write
+    scores into tensors of the type that they find, which differ from device to device."""
+    return torch.autocast(device.type, enabled=False)
