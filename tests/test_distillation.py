@@ -24,7 +24,7 @@ from dcodp.testing import enliven, run, zeroed
 from dcodp.training import train
 from dcodp.training.distillation import BLOCKS, distillation, reading
 from dcodp.training.files import load_last
-from dcodp.training.objective import Objective
+from dcodp.training.objective import Objective, Whole
 
 SIZE, CLASSES = 64, ("lying", "standing")
 FAMILIES = [("yolov8", "n"), ("yolov7", "tiny_test"), ("faster_rcnn", "tiny_test"), ("retinanet", "tiny_test"),
@@ -64,7 +64,7 @@ def batch(seed=0, objects=1):
 
 def objective(detector, term, labels, given):
     torch.manual_seed(3)  # proposals are sampled
-    return Objective(detector, {"distill": term}, labels)(*vars(given).values())
+    return Objective(detector, {"distill": term}, labels)(Whole(given))
 
 
 def frozen_copy(network):

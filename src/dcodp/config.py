@@ -130,7 +130,7 @@ class TrainSettings:
     eval_every: int = within(1, 1, 10**5)  # epochs between validations (the last epoch is always validated)
     workers: int = within(0, 0, 256, semantic=False)
     amp: bool = True  # mixed precision on a GPU
-    # and on a CPU, in bfloat16: for those that multiply it in hardware (AMX, AVX512-BF16), several times slower on others
+    # and on a CPU, in bfloat16: faster where the hardware multiplies it (AMX, AVX512-BF16), far slower elsewhere
     amp_on_cpu: bool = late(field(default=False))
     sparsity: float = within(0.0, 0.0, 1.0)  # Network Slimming: rate of the L1 penalty on the batch norms' scales
     # fine-tuning only: the weight of what the dense net teaches, and whether the labels teach too

@@ -14,7 +14,7 @@ from dcodp.config import TrainSettings
 from dcodp.data.augment import TrainingBatches
 from dcodp.detectors.base import Detector
 from dcodp.errors import InputError
-from dcodp.training.objective import Objective, Term
+from dcodp.training.objective import Objective, Term, Whole
 from dcodp.training.processes import make_fabric
 
 STATES = 3  # tensors of a parameter's size that training keeps beside it and its gradient: AdamW's two, the average's
@@ -80,9 +80,7 @@ def training_step(
         states = [torch.empty_like(p) for p in network.parameters() for _ in range(STATES)]
         batch = next(iter(few.epoch(0, 0, 1))).to(device)
         with make_fabric([device], settings.amp, settings.amp_on_cpu).autocast():
-            loss, _ = Objective(detector, terms, settings.labels)(
-                batch.images, batch.boxes, batch.labels, batch.image_index
-            )
+            loss, _ = Objective(detector, terms, settings.labels)(Whole(batch))
         loss.backward()
         network.zero_grad()
         del states

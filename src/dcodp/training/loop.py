@@ -21,7 +21,7 @@ from dcodp.records.folder import RunFolder
 from dcodp.records.metrics import append_metrics
 from dcodp.training import files
 from dcodp.training.display import Display
-from dcodp.training.objective import Objective, Term
+from dcodp.training.objective import Objective, Term, Whole
 from dcodp.training.optimise import AveragedWeights, learning_rate, make_optimizer, newness
 from dcodp.training.processes import in_processes, make_fabric
 from dcodp.training.randomness import deterministic, own_randomness, random_states, restore_random_states, seed_all
@@ -168,7 +168,7 @@ class _Training:
         """One step of the optimiser; returns the total loss and its parts, detached."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.newness * learning_rate(self.step, len(self.batches), self.settings)
-        loss, parts = self.module(batch.images, batch.boxes, batch.labels, batch.image_index)
+        loss, parts = self.module(Whole(batch))
         if not loss.isfinite():
             raise self._not_finite("the loss")
         self.fabric.backward(loss)

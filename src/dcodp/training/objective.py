@@ -18,6 +18,14 @@ from dcodp.training.precision import exactly, in_full
 Term = Callable[[nn.Module, Batch, Any], Tensor | Mapping[str, Tensor]]
 
 
+class Whole:
+    """A batch as it is. Lightning walks through what a module is called with, dataclasses too, and in mixed precision
+    rounds every float to 16 bits: a box's edges in bfloat16 come to lie on a grid of 1/256 of the image."""
+
+    def __init__(self, batch: Batch):
+        self.batch = batch
+
+
 class Objective(nn.Module):
     """The loss as a module, so that the call goes through the wrapper of a multi-device training.
 
@@ -29,17 +37,17 @@ class Objective(nn.Module):
         self.network = detector.network
         self._detector, self._terms, self._labels = detector, terms, labels
 
-    def forward(self, images: Tensor, boxes: Tensor, labels: Tensor, image_index: Tensor) -> tuple[Tensor, dict]:
+    def forward(self, given: Whole) -> tuple[Tensor, dict]:
         """The scalar to minimise, and its parts by name, detached."""
-        batch = Batch(images, boxes, labels, image_index)
+        batch = given.batch
         if not self._labels:
-            batch = Batch(images, boxes[:0], labels[:0], image_index[:0])
+            batch = Batch(batch.images, batch.boxes[:0], batch.labels[:0], batch.image_index[:0])
         with contextlib.ExitStack() as stack:
             for term in self._terms.values():
                 if hasattr(term, "listening"):
                     stack.enter_context(term.listening(self.network))  # type: ignore[attr-defined]
             outputs = in_full(self._detector.training_outputs(batch))
-        with exactly(images.device):
+        with exactly(batch.images.device):
             loss, parts = self._labelled(outputs, batch)
         parts = {name: part.detach() for name, part in parts.items()}
         for name, term in self._terms.items():
