@@ -66,6 +66,15 @@ def cell(tmp_path_factory):
     return config, record, folder / "results" / "runs" / record.run_id
 
 
+def test_the_figures_are_of_the_test_split_and_val_chooses(cell):
+    _, record, folder = cell
+    tested = run_cell(configured(folder.parents[2], "dataset.test=train", "finetune.epochs=0"))
+    for stage in ("dense", "pruned"):
+        assert (record.block(stage)["images"], tested.block(stage)["images"]) == (4, 12)
+    assert len(list((folder.parents[1] / "cache" / "dense").glob("*/best.safetensors"))) == 1
+    assert list(tested.provenance["data_fingerprint"]) == ["train", "val", "test"]
+
+
 def metrics(record):
     """The numbers that must not depend on how often a run was interrupted."""
     timing = {"latency_ms", "latency", "seconds"}
@@ -310,7 +319,7 @@ def test_the_dense_net_teaches_and_the_control_starts_from_other_random_weights(
     lottery = dcodp.prune(build(config.model, tuple("abcdefgh"))[0].network, plan).state_dict()
     assert not torch.allclose(found[first], sliced[first], atol=1e-2)
     assert not torch.allclose(found[first], lottery[first], atol=1e-2)
-    again = Cell(config, [torch.device("cpu")], None, None, control, None, None)
+    again = Cell(config, [torch.device("cpu")], {}, control, None, None)
     again.nets.dense, again.nets.plan = detector, plan
     start_from_scratch(again)
     torch.testing.assert_close(again.nets.now.network.state_dict()[first], found[first])

@@ -59,14 +59,18 @@ class DatasetConfig:
     layout: str = one_of("shapes", "shapes", "voc", "coco", "custom")
     train: str = "train"  # split names as the layout knows them; voc: also several, "VOC2007/trainval+VOC2012/trainval"
     val: str = "val"
+    test: str | None = late(field(default=None))  # whose figures are recorded, where val's only choose epochs
     file: str | None = None  # custom: an Ultralytics data.yaml, whose keys `train` and `val` then name
     train_images: str | None = None  # custom, without `file`: `train` and `val` are COCO JSON files, and these the
     val_images: str | None = None  # folders of their images; None: the folder of the JSON file
+    test_images: str | None = late(field(default=None))  # the same of `test`
     published_train: int | None = None  # images in the official splits, to tell subsets from the whole
     published_val: int | None = None
+    published_test: int | None = late(field(default=None))
     broken: str = one_of("refuse", "refuse", "skip")  # what to do with unreadable images and annotations
     train_limit: int | None = None  # use the first n images only (a subset, and called one)
     val_limit: int | None = None
+    test_limit: int | None = late(field(default=None))
     generate_train: int = within(1200, 1, 10**6)  # shapes only: how many images to generate
     generate_val: int = within(300, 1, 10**6)
     generate_seed: int = 0
@@ -281,20 +285,26 @@ def _identify_files(tree: dict[str, Any], dataset: DatasetConfig) -> None:
     """A custom set's files count by content and, as that alone does not tell which images they mean, by place too;
     no other set looks at these settings."""
     if dataset.layout != "custom":
-        for key in ("file", "train_images", "val_images"):
-            tree.pop(key)
+        for key in ("file", "train_images", "val_images", "test_images"):
+            tree.pop(key, None)
         return
     for key, path in custom_files(dataset).items():
         tree[key] = f"{file_digest(path, 'a data.yaml or a COCO JSON file')} {path.resolve()}"
-    for key in ("train_images", "val_images"):
-        tree[key] = tree[key] and str(Path(tree[key]).resolve())
+    for key in ("train_images", "val_images", "test_images"):
+        if tree.get(key):
+            tree[key] = str(Path(tree[key]).resolve())
+
+
+def splits(dataset: DatasetConfig) -> tuple[str, ...]:
+    """What is read of a data set: "train", "val", and "test" where the figures are of that one."""
+    return ("train", "val") if dataset.test is None else ("train", "val", "test")
 
 
 def custom_files(dataset: DatasetConfig) -> dict[str, Path]:
     """The files that describe a custom set: {"file": data.yaml} or {"train": COCO JSON, "val": COCO JSON}."""
     if dataset.file is not None:
         return {"file": Path(dataset.file)}
-    files = {"train": Path(dataset.train), "val": Path(dataset.val)}
+    files = {split: Path(getattr(dataset, split)) for split in splits(dataset)}
     if any(path.suffix.lower() != ".json" for path in files.values()):
         raise InputError(
             f"dataset={dataset.name} does not say where the data are; give dataset.file=PATH/data.yaml, "

@@ -45,6 +45,8 @@ def run_id(config: Config) -> str:
 
 def _dense(config: Config, tree: dict[str, Any]) -> str:
     decisive = {k: tree[k] for k in ("model", "dataset", "train", "image_size", "seed")}
+    of_test = ("test", "test_images", "test_limit", "published_test")
+    decisive["dataset"] = {k: v for k, v in tree["dataset"].items() if k not in of_test}
     if config.train.epochs:  # the best epoch is the one that validates best under these thresholds
         thresholds = ("confidence", "iou", "max_detections", "multi_label")
         decisive["validated"] = {k: tree["evaluation"][k] for k in thresholds}

@@ -72,7 +72,7 @@ def test_pictures_lie_as_the_nets_saw_them(tmp_path, size, box):
     none = np.zeros(0, bool)
     image = LabelledImage("1", stored, *size, np.zeros((0, 4), np.float32), np.zeros(0, int), none, none)
     cell = SimpleNamespace(
-        val_set=DetectionSet("deep", "val", ("cat",), (image,)),
+        test_set=DetectionSet("deep", "val", ("cat",), (image,)),
         config=SimpleNamespace(evaluation=SimpleNamespace(pictures=1)),
         folder=SimpleNamespace(pictures=tmp_path / "p.png"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcodp.config import DatasetConfig
+from dcodp.config import DatasetConfig, splits
 from dcodp.data.parsing import Listing, Notes, Problem
 from dcodp.data.splits import class_counts, fingerprint, open_split, probed
 from dcodp.data.types import DetectionSet, LabelledImage
@@ -17,7 +17,7 @@ from dcodp.progress import track
 class SplitReport:
     """What one split holds; the counts and the fingerprint are of the images that are whole."""
 
-    split: str  # "train" or "val"
+    split: str  # "train", "val" or "test"
     name: str  # as the layout calls it: "trainval", "val2017"
     listed: int  # images in the list
     images: int
@@ -49,13 +49,13 @@ class CheckReport:
 
 
 def check(config: DatasetConfig, root: Path) -> CheckReport:
-    """Reads both splits of the data set under `root` whole, limits and `broken` aside, and stops at no problem.
+    """Reads every split of the data set under `root` whole, limits and `broken` aside, and stops at no problem.
 
     Every annotation must parse and have its boxes' centres in its image, every image decode to its end and have the
-    annotated size, and both splits have the same classes.
+    annotated size, and all splits have the same classes.
     """
     reports, errors, classes = [], [], set()
-    for split in ("train", "val"):
+    for split in splits(config):
         try:
             listing = open_split(config, root, split)
             report = _check_split(config, split, listing)
@@ -65,7 +65,8 @@ def check(config: DatasetConfig, root: Path) -> CheckReport:
         reports.append(report)
         classes.add(listing.classes)
     if len(classes) > 1:
-        errors.append(f"{config.train} and {config.val} of {config.name} differ in their classes; give both the same")
+        names = " and ".join(getattr(config, split) for split in splits(config))
+        errors.append(f"{names} of {config.name} differ in their classes; give all the same")
     return CheckReport(config.name, tuple(reports), tuple(dict.fromkeys(errors)))
 
 

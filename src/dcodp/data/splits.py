@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dcodp.config import DatasetConfig, custom_files
+from dcodp.config import DatasetConfig, custom_files, splits
 from dcodp.data import coco, shapes, union, voc, yolo
 from dcodp.data.images import map_ahead, probe
 from dcodp.data.parsing import Listing, Notes, Problem
@@ -22,7 +22,7 @@ _LOOK_AHEAD = 64  # images whose files are probed in advance
 
 
 def load(config: DatasetConfig, root: Path, split: str) -> DetectionSet:
-    """The "train" or "val" split as `config` names and limits it; generated first, if need be, for layout shapes.
+    """The "train", "val" or "test" split as `config` names and limits it; generated first, if need be, for layout shapes.
 
     With broken=refuse the first broken item raises InputError; files are not decoded here, so a truncated one is
     found when it is read. With broken=skip every file is decoded once, and the items left out are logged in one
@@ -34,7 +34,7 @@ def load(config: DatasetConfig, root: Path, split: str) -> DetectionSet:
     _say(config, split, problems, notes)
     if not images:
         raise InputError(f"{config.name} {split} has no readable image under {root}; restore it there")
-    published = config.published_train if split == "train" else config.published_val
+    published = getattr(config, f"published_{split}")
     return DetectionSet(
         name=config.name,
         split=split,
@@ -47,9 +47,9 @@ def load(config: DatasetConfig, root: Path, split: str) -> DetectionSet:
 
 def open_split(config: DatasetConfig, root: Path, split: str) -> Listing:
     """The split as listed, unread. Raises InputError where the folder, the list or the layout is not there."""
-    if split not in ("train", "val"):
-        raise InputError(f"split {split!r} is not known; use train or val")
-    name = config.train if split == "train" else config.val
+    if split not in splits(config):
+        raise InputError(f"split {split!r} is not known; use {', '.join(splits(config))}")
+    name = getattr(config, split)
     if config.layout == "shapes":
         return voc.open_split(shapes.ensure(config, root), name, shapes.CLASSES)
     if config.layout == "custom":
@@ -70,7 +70,7 @@ def _open_custom(config: DatasetConfig, split: str, name: str) -> Listing:
     files = custom_files(config)
     if "file" in files:
         return yolo.open_split(files["file"], name)
-    images = config.train_images if split == "train" else config.val_images
+    images = getattr(config, f"{split}_images")
     if not files[split].is_file():
         raise InputError(f"{files[split]} does not exist; set dataset.{split} to a COCO JSON file")
     return coco.open_file(files[split], files[split].parent if images is None else Path(images))
@@ -86,7 +86,7 @@ def _say(config: DatasetConfig, split: str, problems: list[Problem], notes: Note
 
 def _collect(config: DatasetConfig, split: str, listing: Listing) -> tuple[list[LabelledImage], list[Problem], Notes]:
     images, problems, notes = [], [], Notes()
-    limit = config.train_limit if split == "train" else config.val_limit
+    limit = getattr(config, f"{split}_limit")
     if limit is not None and limit < 1:
         raise InputError(f"dataset.{split}_limit={limit} is out of range; use 1 or more, or null for all images")
     items = probed(listing.items) if config.broken == "skip" else listing.items

@@ -36,7 +36,7 @@ class DetectionSet:
     """One split of a data set: images in a fixed order, class names, and how much of the published split it is."""
 
     name: str  # "voc2007"
-    split: str  # "train" or "val"
+    split: str  # "train", "val" or "test"
     classes: tuple[str, ...]
     images: tuple[LabelledImage, ...]
     published_size: int | None = None  # images in the official split; None where there is none

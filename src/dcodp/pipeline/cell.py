@@ -51,13 +51,26 @@ class Cell:
 
     config: Config
     devices: list[torch.device]  # the first for all stages, all of them for training
-    train_set: DetectionSet
-    val_set: DetectionSet
+    sets: dict[str, DetectionSet]  # "train", "val", and "test" if there is one
     record: Record
     folder: RunFolder
     mirror: Mirror
     nets: Nets = field(default_factory=Nets)
     told: dict[str, Any] = field(default_factory=dict)  # what those who watch know of the stage
+
+    @property
+    def train_set(self) -> DetectionSet:
+        return self.sets["train"]
+
+    @property
+    def val_set(self) -> DetectionSet:
+        """Which decides: the best epoch of a training."""
+        return self.sets["val"]
+
+    @property
+    def test_set(self) -> DetectionSet:
+        """Whose figures are recorded."""
+        return self.sets.get("test", self.val_set)
 
     @property
     def device(self) -> torch.device:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dcodp.config import Config, to_dict
+from dcodp.config import Config, splits, to_dict
 from dcodp.data.splits import load
 from dcodp.devices import devices_for
 from dcodp.files import unwritable
@@ -72,10 +72,10 @@ def _started(config: Config, folder: RunFolder, record: Record) -> Iterator[Cell
             torch.set_num_threads(config.threads)
         log.info("%s on %s", folder.run_id, ", ".join(map(str, devices)))
         data, results = Path(config.paths.data), Path(config.paths.results)
-        train_set, val_set = (load(config.dataset, data, split) for split in ("train", "val"))
-        record.provenance = provenance(config, devices, [train_set, val_set], record)
+        sets = {split: load(config.dataset, data, split) for split in splits(config.dataset)}
+        record.provenance = provenance(config, devices, list(sets.values()), record)
         mirror = Mirror(config.wandb, folder.run_id, config.wandb.group, results, to_dict(config))
-        yield Cell(config, devices, train_set, val_set, record, folder, mirror)
+        yield Cell(config, devices, sets, record, folder, mirror)
 
 
 def check_method(config: Config) -> None:

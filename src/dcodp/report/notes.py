@@ -42,6 +42,7 @@ def data_name(row: Mapping[Any, Any]) -> str:
     """ "VOC2007, 448-image subset (trained on a 126-image subset)", or "VOC2007 (4952 images)" for the whole split."""
     name, images = label("dataset", row["dataset"]), row["images"]
     setting = row["setting_of"]
+    name = f"{name}, test split" if setting.get("dataset.test") else name
     use = "trained" if setting.get("train.epochs", 1) or setting.get("finetune.epochs") else "scored"
     trained = f" ({use} on a {row['train_images']:g}-image subset)" if row["train_subset"] else ""
     if row["subset"]:

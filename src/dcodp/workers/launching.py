@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcodp.config import Config
+from dcodp.config import Config, splits
 from dcodp.files import digest
 from dcodp.workers.jobs import Job, jobs_of
 from dcodp.workers.work import terminable
@@ -58,7 +58,7 @@ def _require_data(cells: Sequence[Config]) -> None:
     from dcodp.data.splits import open_split
 
     for config in {digest([vars(cell.dataset), cell.paths.data]): cell for cell in cells}.values():
-        for split in ("train", "val"):
+        for split in splits(config.dataset):
             open_split(config.dataset, Path(config.paths.data), split)
 
 
