@@ -22,7 +22,7 @@ _LOOK_AHEAD = 64  # images whose files are probed in advance
 
 
 def load(config: DatasetConfig, root: Path, split: str) -> DetectionSet:
-    """The "train", "val" or "test" split as `config` names and limits it; generated first, if need be, for layout shapes.
+    """The "train", "val" or "test" split as `config` names and limits it; for layout shapes generated if need be.
 
     With broken=refuse the first broken item raises InputError; files are not decoded here, so a truncated one is
     found when it is read. With broken=skip every file is decoded once, and the items left out are logged in one
