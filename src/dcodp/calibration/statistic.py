@@ -53,6 +53,16 @@ class Subject:
     def parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.network.named_parameters())
 
+    @cached_property
+    def scales(self) -> dict[str, nn.Parameter]:
+        return batchnorm_scales(self.network)
+
+
+def batchnorm_scales(network: nn.Module) -> dict[str, nn.Parameter]:
+    """State-dict name → γ [C] of all batch norms that have one, FrozenBatchNorm2d aside."""
+    norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.affine}
+    return {f"{name}.weight".removeprefix("."): norm.weight for name, norm in norms.items()}
+
 
 class Sums(dict[str, Tensor]):
     """Running sums by name."""

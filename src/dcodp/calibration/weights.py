@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
 
 from dcodp.calibration.statistic import OfLayers, Part, Statistic, Subject, Sums, index_of, rows, seed_of
 from dcodp.graph import Group
@@ -33,10 +32,9 @@ class Scales(Statistic):
     sees: ClassVar[str] = "weights"
 
     def parts(self, sums: Sums, subject: Subject, group: Group) -> Iterator[Part]:
-        scales = batchnorm_scales(subject.network)
         for site in group.sites:
-            if site.role == "vector" and site.tensor in scales:
-                yield Part(site.tensor, (scales[site.tensor].detach().double().cpu(),), index_of(site))
+            if site.role == "vector" and site.tensor in subject.scales:
+                yield Part(site.tensor, (subject.scales[site.tensor].detach().double().cpu(),), index_of(site))
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,3 @@ class Draws(Statistic):
 
     def parts(self, sums: Sums, subject: Subject, group: Group) -> Iterator[Part]:
         yield Part(group.name, (group.channels, torch.Generator().manual_seed(seed_of(subject.seed, group.name))))
-
-
-def batchnorm_scales(network: nn.Module) -> dict[str, nn.Parameter]:
-    """State-dict name → γ [C] of all batch norms that have one, FrozenBatchNorm2d aside."""
-    norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.affine}
-    return {f"{name}.weight".removeprefix("."): norm.weight for name, norm in norms.items()}

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from dcodp.graph.cost import Dimension, Spent
-from dcodp.graph.labels import Labels, forget, labels_of, put_labels, tensors_in
+from dcodp.graph.labels import Components, Labels, forget, labels_of, put_labels, tensors_in
 from dcodp.graph.layers import OperationGraph
 from dcodp.graph.modules import Following, is_library_module, is_opaque, suggest
 from dcodp.graph.outliving import release
 from dcodp.graph.sizes import DECIDES, FromDimension, SizeRule, TracedInt, Uses, origin_of, plain
+
+OUTPUT = "an output of the model"  # why channels stay; how such reasons begin
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A view in `module` that could shrink in several ways: it was given these channels, and these stand for them."""
+
+    module: str
+    given: np.ndarray
+    labels: np.ndarray
 
 
 class Recorder:
@@ -21,7 +33,7 @@ class Recorder:
 
     def __init__(self, network: nn.Module, whole_heads: frozenset[str] = frozenset()):
         self.whole_heads = whole_heads  # modules in which views keep the size of heads and lose whole ones
-        self.choices: list[tuple[str, np.ndarray]] = []  # modules with views that could shrink in several ways
+        self.choices: list[Choice] = []
         self.labels = Labels()
         self.rules: list[SizeRule] = []
         self.followings: list[Following] = []  # attributes that follow a tensor dimension
@@ -136,10 +148,18 @@ class Recorder:
                 return free[-1]
         return dims[-1]
 
-    def note_choice(self, dims: list[int], labels: np.ndarray) -> None:
-        """Of several dimensions one was chosen to shrink, with these labels."""
+    def note_choice(self, dims: list[int], given: np.ndarray, labels: np.ndarray) -> None:
+        """Of several dimensions that a view makes of the channels `given` one was chosen to shrink, with `labels`."""
         if len(dims) > 1 and self.hint is not None:
-            self.choices.append((self.modules[-1], labels))
+            self.choices.append(Choice(self.modules[-1], given, labels))
+
+    def stuck(self, components: Components) -> frozenset[str]:
+        """The modules whose views can shrink in no way that was chosen, though in another they might: not where the
+        model gives out all the channels that are viewed."""
+        kept = [labels for labels, reason in self.labels.fixes if reason.startswith(OUTPUT)]
+        given_out = np.concatenate([np.zeros(0, np.int64), *kept])
+        held = [choice for choice in self.choices if not components.removable(choice.labels).any()]
+        return frozenset(choice.module for choice in held if not np.isin(choice.given, given_out).all())
 
     def require(self, size: Any, labels: np.ndarray | None, dense_size: int) -> None:
         """The model's code says that a dimension has `size`."""

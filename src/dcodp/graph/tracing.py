@@ -18,7 +18,7 @@ from dcodp.graph.dispatching import LabelMode
 from dcodp.graph.library import library_numbers, library_rules, library_watched
 from dcodp.graph.modules import follow_module_sizes, is_library_module, trace_attributes
 from dcodp.graph.recognising import watch_norms
-from dcodp.graph.recording import Recorder
+from dcodp.graph.recording import OUTPUT, Recorder
 from dcodp.graph.scripts import scripts_watched
 from dcodp.graph.sizes import TracedInt
 from dcodp.graph.solving import solve
@@ -83,13 +83,13 @@ def _traced(
         kept = result_tensors(result if outputs is None else outputs(result))
         if not kept:
             raise InputError("no tensors were found in the model's result; give outputs=, a function that returns them")
-        recorder.fix_all(kept, "an output of the model")
+        recorder.fix_all(kept, OUTPUT)
         _trace_training(twin, recorder, args, kwargs, everything=outputs is None)
     recorder.finish()
     numbers = library_numbers(recorder)
     rules = [*library_rules(recorder, numbers), *recorder.rules]
     components, attributes = solve(rules, recorder.labels, {**dense, **numbers})
-    stuck = frozenset(m for m, labels in recorder.choices if not components.removable(labels).any())
+    stuck = recorder.stuck(components)
     recorder.followings += follow_module_sizes(recorder.named_modules)
     return build_graph(network, recorder, components, attributes), stuck
 
@@ -123,7 +123,7 @@ def _trace_training(
     passed_on = recorder.operations.feeding_layers()
     for tensor in result_tensors(result):
         if everything or getattr(tensor, "_dcodp_operation", None) not in passed_on:
-            recorder.fix_all(tensor, "an output of the model in training")
+            recorder.fix_all(tensor, f"{OUTPUT} in training")
 
 
 def _keeps_evaluating(module: nn.Module) -> bool:

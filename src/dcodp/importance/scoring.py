@@ -66,7 +66,7 @@ def _joined(
     if aggregate == "consumer":
         return torch.stack([column.sum(1) for column in columns]).mean(0)
     table = torch.cat(columns, dim=1)
-    return {"sum": table.sum(1), "mean": table.mean(1), "max": table.amax(1)}[aggregate]
+    return {"sum": table.sum, "mean": table.mean, "max": table.amax}[aggregate](1)
 
 
 @overload

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from dcodp.calibration.weights import batchnorm_scales
+from dcodp.calibration.statistic import batchnorm_scales
 from dcodp.graph import CouplingGraph
 
 

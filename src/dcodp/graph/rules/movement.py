@@ -106,13 +106,13 @@ def _read_off(recorder: Recorder, moved: Tensor, axes: Axes) -> None:
         if moved.numel():
             recorder.fix(moved.flatten()[:1].numpy(), "one kind of channel alone is picked out")
         return
-    dim = recorder.choose_dim(dims)
+    dim, given = recorder.choose_dim(dims), moved.unique().numpy()
     moved = moved[tuple(slice(None) if d in dims else slice(0, 1) for d in range(moved.dim()))]
     for other in dims:
         if other != dim:
             moved = _collapse(recorder, moved, other)
     labels = moved[tuple(slice(None) if d == dim else 0 for d in range(moved.dim()))].numpy().copy()
-    recorder.note_choice(dims, labels)
+    recorder.note_choice(dims, given, labels)
     if axes[dim] is not None:
         recorder.fix(labels, "two kinds of channels merged into one dimension")
         recorder.fix(axes[dim], "two kinds of channels merged into one dimension")
