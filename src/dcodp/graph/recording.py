@@ -16,6 +16,7 @@ from dcodp.graph.modules import Following, is_library_module, is_opaque, suggest
 from dcodp.graph.outliving import release
 from dcodp.graph.sizes import DECIDES, FromDimension, SizeRule, TracedInt, Uses, origin_of, plain
 
+LEAST_SHARE = 1e-3  # of the parameters, for which a second look is worth its time
 OUTPUT = "an output of the model"  # why channels stay; how such reasons begin
 
 
@@ -73,7 +74,7 @@ class Recorder:
     def finish(self) -> None:
         """Numbers that decided something become rules, and whatever outlives the trace forgets what it learned."""
         self.uses.over = True
-        release(self.uses.made)
+        release(self.uses.made, self.named_modules.values())
         for origin, size, where in self.uses.fixed:
             if isinstance(origin, FromDimension):
                 self.labels.fix(origin.labels, f"{DECIDES} ({where})")
@@ -155,11 +156,25 @@ class Recorder:
 
     def stuck(self, components: Components) -> frozenset[str]:
         """The modules whose views can shrink in no way that was chosen, though in another they might: not where the
-        model gives out all the channels that are viewed."""
+        model gives out all the channels that are viewed, nor where hardly a parameter hangs on them."""
         kept = [labels for labels, reason in self.labels.fixes if reason.startswith(OUTPUT)]
         given_out = np.concatenate([np.zeros(0, np.int64), *kept])
         held = [choice for choice in self.choices if not components.removable(choice.labels).any()]
-        return frozenset(choice.module for choice in held if not np.isin(choice.given, given_out).all())
+        open_ = [choice for choice in held if not np.isin(choice.given, given_out).all()]
+        share = self._shares(components) if open_ else np.zeros(0)
+        return frozenset(
+            choice.module for choice in open_ if share[np.unique(components.of[choice.given])].sum() > LEAST_SHARE
+        )
+
+    def _shares(self, components: Components) -> np.ndarray:
+        """[components] the share of all parameters that a component carries."""
+        carried, total = np.zeros(components.of.max() + 1), 0
+        for parameter in self.named_modules[""].parameters():
+            total += parameter.numel()
+            for labels in labels_of(parameter):
+                if labels is not None:
+                    np.add.at(carried, components.of[labels], parameter.numel() / len(labels))
+        return carried / max(total, 1)
 
     def require(self, size: Any, labels: np.ndarray | None, dense_size: int) -> None:
         """The model's code says that a dimension has `size`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,17 +31,22 @@ class Roles:
     def role(self, name: str, dim: int) -> str:
         labels = labels_of(self.tensors[name])[dim]
         if labels is not None:
-            found = self._seen(name, labels, lambda labels: labels)
+            found = self._seen(name, labels)
             usual = self._usual(name, dim)
             if found is None and usual == "vector":  # its labels became others' where it was put together with them
-                found = self._seen(name, labels, lambda labels: self.components.of[labels])
+                found = self._seen(name, labels, self.components.of)
             return found or usual
         return self._usual(name, dim)
 
-    def _seen(self, name: str, labels: np.ndarray, known: Callable[[np.ndarray], np.ndarray]) -> str | None:
+    def _seen(self, name: str, labels: np.ndarray, of: np.ndarray | None = None) -> str | None:
+        """The role in which these labels were met; with `of`, what they became."""
+        known = None
         for role in ("out", "in"):
-            if any(np.isin(known(labels), known(other)).any() for other in self.seen.get((name, role), ())):
-                return role
+            for other in self.seen.get((name, role), ()):
+                if known is None:
+                    known = set((labels if of is None else of[labels]).tolist())
+                if not known.isdisjoint((other if of is None else of[other]).tolist()):
+                    return role
         return None
 
     def _usual(self, name: str, dim: int) -> str:

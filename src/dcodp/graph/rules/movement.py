@@ -106,8 +106,9 @@ def _read_off(recorder: Recorder, moved: Tensor, axes: Axes) -> None:
         if moved.numel():
             recorder.fix(moved.flatten()[:1].numpy(), "one kind of channel alone is picked out")
         return
-    dim, given = recorder.choose_dim(dims), moved.unique().numpy()
+    dim = recorder.choose_dim(dims)
     moved = moved[tuple(slice(None) if d in dims else slice(0, 1) for d in range(moved.dim()))]
+    given = moved.flatten().numpy()
     for other in dims:
         if other != dim:
             moved = _collapse(recorder, moved, other)
