@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from dcodp.graph.cost import Count
 from dcodp.graph.coupling import AttributeSize, CouplingGraph
+from dcodp.graph.expressions import AttributeKey, leaves
 from dcodp.graph.groups import FrozenLayer, Group, Site
 from dcodp.graph.labels import Components, labels_of
 from dcodp.graph.linear import Linear, dimension_form
 from dcodp.graph.recording import Recorder
 from dcodp.graph.roles import Roles
-from dcodp.graph.sizes import AttributeKey, leaves
 from dcodp.graph.stale import guess_unread
 
 

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from dcodp.graph.cost import Contraction, Count, Kept, count_flops, count_parameters
+from dcodp.graph.expressions import AttributeKey
 from dcodp.graph.groups import FrozenLayer, Group, Site
-from dcodp.graph.sizes import AttributeKey
 from dcodp.graph.view.explain import as_text
 
 __all__ = ["AttributeSize", "CouplingGraph", "FrozenLayer", "Group", "Site"]

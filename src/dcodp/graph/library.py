@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from dcodp.graph.expressions import AttributeKey, FromAttribute, SizeRule, leaves
 from dcodp.graph.modules import Following, follow_module_sizes, is_library_module
 from dcodp.graph.recording import Recorder
-from dcodp.graph.sizes import AttributeKey, FromAttribute, SizeRule, TracedInt, leaves, traced_in
+from dcodp.graph.sizes import TracedInt, traced_in
 
 SIZES: dict[type, tuple[str, ...]] = {
     nn.modules.conv._ConvNd: ("in_channels", "out_channels", "groups"),

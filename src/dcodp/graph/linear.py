@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from dcodp.graph.expressions import AttributeKey, FromAttribute, FromDimension
 from dcodp.graph.labels import Components
-from dcodp.graph.sizes import AttributeKey, FromAttribute, FromDimension
 
 
 @dataclass

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from dcodp.graph.expressions import AttributeKey, FromAttribute
 from dcodp.graph.labels import labels_of
-from dcodp.graph.sizes import AttributeKey, FromAttribute, TracedInt, TracedSize, Uses
+from dcodp.graph.sizes import TracedInt, TracedSize, Uses
 
 # torch.nn's modules with parameters whose sizes are understood
 KNOWN = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,

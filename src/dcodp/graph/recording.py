@@ -10,11 +10,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from dcodp.graph.cost import Dimension, Spent
+from dcodp.graph.expressions import DECIDES, FromDimension, SizeRule
 from dcodp.graph.labels import Components, Labels, forget, labels_of, put_labels, tensors_in
 from dcodp.graph.layers import OperationGraph
 from dcodp.graph.modules import Following, is_library_module, is_opaque, suggest
 from dcodp.graph.outliving import release
-from dcodp.graph.sizes import DECIDES, FromDimension, SizeRule, TracedInt, Uses, origin_of, plain
+from dcodp.graph.sizes import TracedInt, Uses, origin_of, plain
 
 LEAST_SHARE = 1e-3  # of the parameters, for which a second look is worth its time
 OUTPUT = "an output of the model"  # why channels stay; how such reasons begin

@@ -10,41 +10,15 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from dcodp.graph.expressions import ARITHMETIC, Arithmetic, FromDimension, identity
 from dcodp.graph.lookups import looks_up
-
-DECIDES = "a number of channels decides something"  # the reason why it must stay
-
-AttributeKey = tuple[str, str, int | None]  # module, attribute, position in a list or tuple
-
-
-@dataclass(frozen=True, eq=False)
-class FromDimension:
-    """The size of a labelled tensor dimension."""
-
-    labels: np.ndarray
-
-
-@dataclass(frozen=True)
-class FromAttribute:
-    """A module's integer attribute."""
-
-    key: AttributeKey
-
-
-@dataclass(frozen=True, eq=False)
-class Arithmetic:
-    """`left` operator `right`; operators are + - * // %."""
-
-    operator: str
-    left: Any
-    right: Any
 
 
 @dataclass(eq=False)
@@ -208,13 +182,6 @@ class TracedInt:
         return self.number
 
 
-ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "//": operator.floordiv,
-    "%": operator.mod,
-}
 VALUES: dict[str, Callable[[Any, Any], Any]] = {  # results that tell the number
     "truediv": operator.truediv,
     "pow": operator.pow,
@@ -285,15 +252,6 @@ class TracedSize(tuple[Any, ...]):
         return TracedSize(super().__add__(tuple(other)))
 
 
-def identity(origin: Any) -> Any:
-    """The same for the same dimension, attribute or expression of them."""
-    if isinstance(origin, FromDimension):
-        return len(origin.labels), int(origin.labels[0]), int(origin.labels[-1])
-    if isinstance(origin, Arithmetic):
-        return origin.operator, identity(origin.left), identity(origin.right)
-    return origin
-
-
 def plain(value: Any) -> Any:
     """The int that a `TracedInt` stands for, without noting that it was asked; anything else as it is."""
     return value.number if type(value) is TracedInt else value
@@ -330,23 +288,3 @@ def without_origins(tree: Any) -> Any:
     if isinstance(tree, slice):
         return slice(*without_origins((tree.start, tree.stop, tree.step)))
     return tree
-
-
-@dataclass(eq=False)
-class SizeRule:
-    """`expression` must equal the channels left along a dimension with `labels` (None: always `size`)."""
-
-    expression: Any
-    labels: np.ndarray | None
-    size: int
-    where: str
-    value: bool = False  # the number itself decided something
-
-
-def leaves(expression: Any) -> Iterable[Any]:
-    """The attributes and dimensions that an expression reads."""
-    if isinstance(expression, Arithmetic):
-        yield from leaves(expression.left)
-        yield from leaves(expression.right)
-    elif not isinstance(expression, int):
-        yield expression

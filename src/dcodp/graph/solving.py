@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dcodp.graph.labels import Components, Labels
-from dcodp.graph.linear import Evaluator, Linear, dimension_form
-from dcodp.graph.sizes import (
+from dcodp.graph.expressions import (
     ARITHMETIC,
     DECIDES,
     Arithmetic,
@@ -20,6 +18,8 @@ from dcodp.graph.sizes import (
     identity,
     leaves,
 )
+from dcodp.graph.labels import Components, Labels
+from dcodp.graph.linear import Evaluator, Linear, dimension_form
 
 
 def solve(

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import nn
 
+from dcodp.graph.expressions import AttributeKey
 from dcodp.graph.linear import Linear
 from dcodp.graph.modules import is_library_module
-from dcodp.graph.sizes import AttributeKey, TracedInt
+from dcodp.graph.sizes import TracedInt
 
 Form = tuple[Linear, int]  # a number of channels and what it is divided by
 ALIKE = {

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dcodp.graph.expressions import FromDimension
 from dcodp.graph.labels import labels_of
-from dcodp.graph.sizes import FromDimension, TracedInt, TracedSize, Uses
+from dcodp.graph.sizes import TracedInt, TracedSize, Uses
 
 SHAPE_GETTER = torch.Tensor.shape.__get__  # type: ignore[attr-defined]  # a new object at each access: compare with ==
 

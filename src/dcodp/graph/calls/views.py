@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from dcodp.graph.calls.shapes import sizes_given, traced_shape
+from dcodp.graph.expressions import FromAttribute, FromDimension, leaves
 from dcodp.graph.labels import labels_of, put_labels
 from dcodp.graph.recording import Recorder
-from dcodp.graph.sizes import FromAttribute, FromDimension, TracedInt, leaves, origin_of, plain
+from dcodp.graph.sizes import TracedInt, origin_of, plain
 
 WIDTHS = ("in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels")
 VIEWS = (torch.Tensor.view, torch.Tensor.reshape, torch.reshape)
