@@ -96,7 +96,7 @@ class AllocationConfig:
     """How many channels of which group go: a name of `dcodp.pruning`."""
 
     name: str = one_of("uniform", "uniform", "global", "cost")
-    floor: float = within(0.1, 0.0, 1.0)  # cost: the share of each group that stays
+    floor: float = within(0.25, 0.0, 1.0)  # cost: the share of each group that stays, less if the budget takes more
     sensitivity: int = within(8, 0, 10**4)  # cost: images to measure on what single groups are worth; 0: not at all
 
 

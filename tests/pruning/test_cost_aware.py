@@ -75,10 +75,19 @@ def test_a_ratio_is_the_budget_of_the_same_ratio_in_every_group(traced):
     assert alike != cost
 
 
+def test_a_floor_gives_way_to_the_budget_and_says_so(traced, caplog):
+    _, graph, scores = traced
+    dcodp.select(graph, scores, target="flops:0.5", allocation="cost", comparable=True)
+    assert not caplog.records
+    plan = dcodp.select(graph, scores, target="flops:0.02", allocation="cost", comparable=True)
+    assert graph.flops(plan.groups) / graph.flops() == pytest.approx(0.02, abs=0.01)
+    assert "takes more than floor=0.25 allows: it is 0.0625 now" in caplog.text
+
+
 def test_a_target_below_the_floors_is_refused(traced):
     _, graph, scores = traced
     with pytest.raises(dcodp.InputError, match=r"cannot be met: with 0\.1 of each group .* lower allocation\.floor"):
-        dcodp.select(graph, scores, target="flops:0.005", allocation="cost", comparable=True)
+        dcodp.select(graph, scores, target="flops:0.005", allocation=CostAware(floor=0.8), comparable=True)
     plan = dcodp.select(graph, scores, target="flops:0.005", allocation=CostAware(floor=0.01), comparable=True)
     assert graph.flops(plan.groups) / graph.flops() == pytest.approx(0.005, abs=0.01)
 
