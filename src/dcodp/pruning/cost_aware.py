@@ -27,9 +27,9 @@ LEAST = 1e-6  # what a block loses at the least, in the unit of what was measure
 
 @dataclass(frozen=True)
 class CostAware:
-    """`floor`: the share of each group that stays; half of it, and so on, where the budget takes more. `blocks`: a group
-    goes in so many steps. `measured`: what pruning single groups did to the outputs, and how much that counts beside
-    the scores (`trust`: 0 not at all, 1 alone)."""
+    """`floor`: the share of each group that stays, halved as often as the budget asks for it. `blocks`: a group goes in
+    so many steps. `measured`: what pruning single groups did to the outputs, and how much that counts beside the scores
+    (`trust`: 0 not at all, 1 alone)."""
 
     floor: float = 0.25  # fine-tuned nets keep more with it than with 0.1: results/bccd_ladder
     blocks: int = 16
@@ -68,9 +68,7 @@ def cost_aware_counts(
         if cost(smallest[None])[0] <= share * dense:
             break
     if lowered.floor < chosen.floor:
-        log.warning(
-            "%s:%g leaves less than %g of some groups: the floor is %g", kind, share, chosen.floor, lowered.floor
-        )
+        log.warning("%s:%g takes more than floor=%g allows: it is %g now", kind, share, chosen.floor, lowered.floor)
     for fine in (False, True):  # blocks as long as they fit, then single steps
         while cost(kept[None])[0] > share * dense:
             steps = np.zeros(len(kept))
