@@ -39,6 +39,7 @@ STUDIES = {
     "untrained": (MEASURED,),
     "bccd": (MEASURED,),
     "bccd_recovery": (MEASURED,),
+    "bccd_allocation": (MEASURED,),
 }
 DRAWN = ("demo",)  # studies of which the default figures are kept
 TABLES = {  # mark → (study, table)

@@ -163,6 +163,7 @@ def test_every_study_and_every_place_for_a_table_is_rendered(rendering):
         *rendering["TABLES"],
         "bccd fine-tuned",
         "bccd recovery",
+        "bccd allocation",
         "prune card",
         "architectures",
         "cost",

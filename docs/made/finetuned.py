@@ -12,7 +12,11 @@ from dcodp.report.labels import label
 from dcodp.report.methods import budget_name
 from dcodp.report.query import measure, measurements, setting_notes
 
-STUDIES = {"bccd fine-tuned": "bccd", "bccd recovery": "bccd_recovery"}  # mark → study
+STUDIES = {  # mark → study
+    "bccd fine-tuned": "bccd",
+    "bccd recovery": "bccd_recovery",
+    "bccd allocation": "bccd_allocation",
+}
 
 
 def blocks(root: Path) -> dict[str, str]:
@@ -68,13 +72,19 @@ def _at(rows: pd.DataFrame, budget: tuple[str, float]) -> pd.DataFrame:
 
 
 def _cell(rows: pd.DataFrame, dense: pd.DataFrame | None) -> str:
-    """ "61.4 ± 0.2 (98.8 %), 1.13 M": mAP50-95 × 100, as a share of the dense net's, parameters."""
+    """ "61.4 ± 0.2, n = 2 (98.8 %), 1.13 M": mAP50-95 × 100, of how many seeds, as a share of what the dense nets of
+    the same seeds have, parameters."""
     found = measure(rows, "map50_95")
     if found.mean is None:
         return "–"
-    spread = "" if found.spread is None else f" ± {100 * found.spread:.1f}"
-    share = "" if dense is None else f" ({100 * found.mean / (measure(dense, 'map50_95').mean or 1.0):.1f} %)"
+    spread = "" if found.spread is None else f" ± {100 * found.spread:.1f}, n = {rows['seed'].nunique()}"
+    share = "" if dense is None else f" ({100 * found.mean / _mean_of(dense, rows):.1f} %)"
     return f"{100 * found.mean:.1f}{spread}{share}, {rows['parameters'].mean() / 1e6:.2f} M"
+
+
+def _mean_of(dense: pd.DataFrame, rows: pd.DataFrame) -> float:
+    """The dense nets' mAP50-95 at the seeds of these rows."""
+    return measure(dense.loc[dense["seed"].isin(rows["seed"])], "map50_95").mean or 1.0
 
 
 def limits(records: list[Record], tuned: pd.DataFrame) -> str:
@@ -88,9 +98,10 @@ def limits(records: list[Record], tuned: pd.DataFrame) -> str:
         if count == 1
         else f"up to {count} seeds (± standard deviation where there are several)"
     )
+    test = f", figures of the {images['test']} test images" if "test" in images else ""
     return (
         "mAP50-95 × 100 (its share of the dense net's), parameters. "
         f"{label('model', config['model']['name'])} on {label('dataset', config['dataset']['name'])}, "
-        f"{images['train']} training and {images['val']} validation images, {config['image_size']} px, "
+        f"{images['train']} training and {images['val']} validation images{test}, {config['image_size']} px, "
         f"{config['train']['epochs']} epochs, then {' or '.join(map(str, after))} after pruning; {seeds}."
     )
