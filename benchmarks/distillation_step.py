@@ -24,7 +24,7 @@ from dcodp.detectors.base import Detector
 from dcodp.detectors.registry import build
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.training.distillation import Distillation, distillation
-from dcodp.training.objective import Objective
+from dcodp.training.objective import Objective, Whole
 
 LIMIT = 1.5  # taught step / plain step
 BOXES = 8  # objects in each image
@@ -57,7 +57,7 @@ def seconds(objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch
     synchronise()
     start = time.perf_counter()
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        loss, _ = objective(*vars(batch).values())
+        loss, _ = objective(Whole(batch))
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
