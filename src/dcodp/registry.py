@@ -33,6 +33,8 @@ class Registry(Generic[Thing]):
         """Raises InputError for a name that is not known."""
         if name in self.registered:
             return self.registered[name]
+        if hasattr(known := sys.modules.get(f"{self.package}.{name}"), self.attribute):
+            return getattr(known, self.attribute)  # without a look into the folders
         if name not in self.names():
             raise InputError(f"{self.key}={name} is not known; use one of {', '.join(self.names())}")
         return getattr(importlib.import_module(f"{self.package}.{name}"), self.attribute)
