@@ -19,6 +19,9 @@ STUDIES = {  # mark → study
 }
 
 
+PARTS = ("importance", "allocation", "repair", "recovery", "steps")  # of a method
+
+
 def blocks(root: Path) -> dict[str, str]:
     """mark → Markdown."""
     return {mark: finetuned(load_records(root / "results" / study)) for mark, study in STUDIES.items()}
@@ -51,14 +54,25 @@ def _budgets(tuned: pd.DataFrame) -> list[tuple[str, float]]:
 
 def _rows(tuned: pd.DataFrame, dense: pd.DataFrame, budgets: list[tuple[str, float]]) -> list[list[str]]:
     """One per method, the best first at the budget that most of them have; a setting of its own is named."""
-    methods = [rows for _, rows in tuned.groupby(["named", "setting"])]
-    notes = setting_notes([rows.iloc[0].to_dict() for rows in methods])
+    methods = [rows for _, rows in tuned.groupby(["named", *PARTS, "setting"], dropna=False)]
+    firsts = [rows.iloc[0].to_dict() for rows in methods]
+    notes = [a + b for a, b in zip(_part_notes(firsts), setting_notes(firsts), strict=True)]
     common = max(reversed(budgets), key=lambda budget: sum(len(_at(rows, budget)) > 0 for rows in methods))
     found = [
         (_at(rows, common)["map50_95"].mean(), [rows.iloc[0]["named"] + note, *_cells(rows, dense, budgets)])
         for rows, note in zip(methods, notes, strict=True)
     ]
     return [row for _, row in sorted(found, key=lambda pair: (pair[0] != pair[0], -pair[0]))]  # NaN: not measured there
+
+
+def _part_notes(rows: list[dict[str, Any]]) -> list[str]:
+    """ " [allocation=cost (floor 0.1), steps=3]": what tells a row from others of the same method."""
+    found = []
+    for row in rows:
+        same = [other for other in rows if other["named"] == row["named"]]
+        parts = [f"{part}={row[part]}" for part in PARTS if len({other[part] for other in same}) > 1]
+        found.append(f" [{', '.join(parts)}]" if parts else "")
+    return found
 
 
 def _cells(rows: pd.DataFrame, dense: pd.DataFrame, budgets: list[tuple[str, float]]) -> list[str]:
