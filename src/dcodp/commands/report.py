@@ -29,8 +29,9 @@ def report(
     rendered = render_report(results, out or results, layouts)
     to = console()
     print_tables(rendered.tables, to)
+    none = f"; no records yet: {', '.join(rendered.unrecorded)}" if rendered.unrecorded else ""
     to.print(
-        f"{rendered.page} and {len(rendered.files) - 1} tables and figures; missing cells: {rendered.missing}",
+        f"{rendered.page} and {len(rendered.files) - 1} tables and figures; missing cells: {rendered.missing}{none}",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -31,7 +31,8 @@ MAX_PICTURES, PICTURE_WIDTH = 24, 1300  # on the page; the full ones stay in the
 class Report:
     page: Path
     tables: tuple[Table, ...]  # the default layout's
-    missing: int  # cells of all tables that no record holds
+    missing: int  # cells that no record holds, of tables with some that are held
+    unrecorded: tuple[str, ...]  # experiments of which there is no record at all
     files: tuple[Path, ...]
 
 
@@ -61,8 +62,9 @@ def render_report(results: Path, out: Path, experiments: Path | None = None) -> 
         couplings=couplings(results, records),
     )
     write_atomically(out / "report.html", render_page(page))
-    missing = sum(len(table.missing) for table in (*measured, *tables))
-    return Report(out / "report.html", tuple(measured), missing, (*files, *paths, out / "report.html"))
+    missing = sum(len(table.missing) for table in page.lacking)
+    unrecorded = tuple(experiment.name for experiment in page.unrecorded)
+    return Report(out / "report.html", tuple(measured), missing, unrecorded, (*files, *paths, out / "report.html"))
 
 
 def _layouts(experiments: Path | None) -> list[Layout]:

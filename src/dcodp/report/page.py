@@ -32,6 +32,7 @@ SECTIONS = {
     "groups": "Coupling groups",
     "missing": "Missing cells",
     "runs": "Runs",
+    "unrecorded": "No records yet",
 }
 MARKS = {
     HOLDS: ("holds", "✓ holds"),
@@ -50,6 +51,16 @@ class DrawnFigure:
         """That it is of; none where it takes whatever was measured."""
         of = self.layout.where.get("dataset", ())
         return (of,) if isinstance(of, str) else of
+
+
+@dataclass(frozen=True)
+class Unrecorded:
+    """What an experiment asks for and nobody has run; `cells` of a table alone."""
+
+    name: str
+    title: str
+    command: str
+    cells: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,8 +88,19 @@ class Page:
 
     @property
     def lacking(self) -> list[Table]:
-        """Tables with missing cells; those without any cell are named among the tables, in one line each."""
+        """Tables with missing cells; those without any cell are `unrecorded`."""
         return [table for table in (*self.measured, *self.tables) if table.missing and table.measured]
+
+    @property
+    def unrecorded(self) -> list[Unrecorded]:
+        """Declared tables and figures of which there is no record at all."""
+        tables = [Unrecorded(t.name, t.title, t.command, len(t.missing)) for t in self.tables if not t.measured]
+        layouts = [figure.layout for figure in self.figures if figure.png is None]
+        return [*tables, *(Unrecorded(layout.name, layout.title, layout.command) for layout in layouts)]
+
+    @property
+    def nothing_judged(self) -> bool:
+        return all(verdict.verdict == NOT_MEASURED for verdict in self.verdicts)
 
     def verdicts_on(self, claim: str, datasets: Sequence[str]) -> list[Verdict]:
         return [verdict for verdict in self.verdicts if verdict.claim.name == claim and verdict.dataset in datasets]
