@@ -114,6 +114,12 @@ def undrawn(folder, layouts, frame):
     return [DrawnFigure(layout, None) for layout in layouts], []
 
 
+def test_the_page_shows_what_is_left_after_each_stage(page):
+    stages = page.partition('id="stages"')[2].partition("</section>")[0]
+    assert re.findall(r"<h3>(.*?)</h3>", stages) == ["YOLOv8n on VOC2007: mAP50-95 after each stage"]
+    assert '<td class="measured">1.0</td><td class="missing">missing</td>' in stages  # failed before fine-tuning
+
+
 def test_experiments_without_any_record_are_one_line_each_at_the_end(results, monkeypatch):
     monkeypatch.setattr(build, "_draw_all", undrawn)
     report = build.render_report(results, results / "out", EXPERIMENTS)

@@ -19,6 +19,7 @@ from dcodp.records import Record, load_records, no_runs, run_folder
 from dcodp.report import claims, figures
 from dcodp.report.coupling import couplings
 from dcodp.report.formats import RENDERERS
+from dcodp.report.ladders import ladders
 from dcodp.report.layouts import FigureLayout, Layout, TableLayout, default_figures, load_layouts
 from dcodp.report.page import DrawnFigure, Page, render_page
 from dcodp.report.query import measurements
@@ -60,6 +61,7 @@ def render_report(results: Path, out: Path, experiments: Path | None = None) -> 
         pictures[:MAX_PICTURES],
         pictures_left_out=len(pictures[MAX_PICTURES:]),
         couplings=couplings(results, records),
+        ladders=ladders(records),
     )
     write_atomically(out / "report.html", render_page(page))
     missing = sum(len(table.missing) for table in page.lacking)

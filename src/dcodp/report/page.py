@@ -25,6 +25,7 @@ from dcodp.report.tables import Table
 
 SECTIONS = {
     "measured": "Measured",
+    "stages": "Stages",
     "claims": "The paper's claims",
     "tables": "Tables",
     "figures": "Figures",
@@ -75,6 +76,7 @@ class Page:
     pictures: Sequence[tuple[Record, bytes]]  # JPEG
     pictures_left_out: int = 0
     couplings: Sequence[Coupling] = ()
+    ladders: Sequence[Table] = ()
 
     @property
     def counts(self) -> str:
