@@ -97,13 +97,15 @@ def test_page_is_for_phones_keyboards_and_the_dark(page):
     boxes = [values for tag, values in checker.tags if values.get("class") == "scroll"]
     tables = [tag for tag, _ in checker.tags if tag == "table"]
     assert len(boxes) >= len(tables) > 0 and all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
+    alts = [values["alt"] for tag, values in checker.tags if tag == "img" and "png" in values["src"]]
+    assert alts and all(re.search(r"mAP50 × 100 .*YOLOv8n: 60\.0 dense, 57\.0 at 50 %", alt) for alt in alts)
     assert all(values.get("alt") for tag, values in checker.tags if tag == "img")
     assert "prefers-color-scheme: dark" in page
 
 
 def test_page_shows_values_missing_cells_verdicts_and_provenance(page):
     assert '<td class="measured">38.0 ± 0.0</td>' in page and '<td class="missing">missing</td>' in page
-    assert "VOC2007, 448-image subset" in page and "3 records: 2 done, 1 failed" in page
+    assert "VOC2007, 448-image subset" in page and "Rendered from 3 records (2 done, 1 failed)." in page
     assert "✗ fails" in page and "· not measured" in page
     assert "done, seed 0, code abc123, torch 2.15.0, Test CPU, data train: beef, val: feed, 2 s" in page
     assert "Produce it with <code>dcodp run -m experiment=table3_coco</code>" in page

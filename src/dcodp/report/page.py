@@ -46,6 +46,7 @@ MARKS = {
 class DrawnFigure:
     layout: FigureLayout
     png: bytes | None  # None where nothing was measured
+    alt: str = ""  # what it shows, in words
 
     @property
     def datasets(self) -> Sequence[str]:
@@ -77,12 +78,17 @@ class Page:
     pictures_left_out: int = 0
     couplings: Sequence[Coupling] = ()
     ladders: Sequence[Table] = ()
+    cards: Sequence[Table] = ()  # of what `dcodp prune` made
 
     @property
     def counts(self) -> str:
-        """ "2 done, 1 failed"."""
+        """ "3 records (2 done, 1 failed) and 1 card of dcodp prune"."""
         statuses = [record.status for record in self.records]
-        return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses)))
+        told = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses)))
+        cards = sum(len({row.labels[0] for row in table.rows}) for table in self.cards)
+        parts = [(f"{_several(len(statuses), 'record')} ({told})", statuses)]
+        parts += [(f"{_several(cards, 'card')} of dcodp prune", cards)]
+        return " and ".join(text for text, there in parts if there)
 
     @property
     def claims(self) -> dict[str, Claim]:
@@ -113,6 +119,10 @@ class Page:
 
     def record(self, run_id: str) -> Record:
         return self._by_id[run_id]
+
+
+def _several(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def render_page(page: Page) -> str:
