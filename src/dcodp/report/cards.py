@@ -36,7 +36,7 @@ class Card:
     def subject(self) -> tuple[str, str]:
         """(what was pruned and at which size, on which images both nets were measured)."""
         dense = self.tree["dense"]
-        on = f"{dense['images']} images of the {dense['split']} split" if dense.get("images") else "no labelled images"
+        on = f"{dense['images']} images of the {dense.get('split', 'val')} split" if dense.get("images") else "no labelled images"
         return f"{self.tree['source']} at {self.tree['image_size']} px", on
 
     @property
@@ -47,7 +47,7 @@ class Card:
     @property
     def times(self) -> dict[str, Mapping[str, Any]]:
         """{runtime with threads and machine: {"dense": {"median_ms", …}, "pruned": …}}."""
-        machine = self.tree["versions"]["machine"]
+        machine = str(self.tree["versions"].get("machine", ""))
         found = {}
         for key, times in self.tree.get("latency", {}).items():
             threads = times["dense"].get("threads")
@@ -75,8 +75,9 @@ def load_cards(results: Path) -> list[Card]:
 
 
 def _is_card(tree: Any) -> bool:
-    keys = ("source", "image_size", "asked", "versions", *NETS)
-    return isinstance(tree, dict) and tree.get("format") == 1 and all(key in tree for key in keys)
+    if not isinstance(tree, dict) or tree.get("format") != 1 or not {"source", "image_size"} <= tree.keys():
+        return False
+    return all(isinstance(tree.get(key), dict) for key in ("asked", "versions", *NETS))
 
 
 def alike(cards: Iterable[Card]) -> Iterator[list[Card]]:
