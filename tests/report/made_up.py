@@ -182,7 +182,7 @@ def full_records() -> Iterator[Record]:
 
 
 def write_results(folder: Path, demonstration: bool = True) -> None:
-    """FOLDER/runs with `full_records`, pictures and plans of some, and the records of the demonstration."""
+    """FOLDER/runs with `full_records`, pictures and plans of some, the records of the demonstration, and a card."""
     for record in full_records():
         write_record(run_folder(folder, record.run_id), record)
     for run_id in ("yolov8n-voc2007-dcodp-0.5-0", "yolov7-coco2017-dcodp-0.2-0"):
@@ -192,6 +192,14 @@ def write_results(folder: Path, demonstration: bool = True) -> None:
     if demonstration:
         for record in read_study(ROOT / "results" / "demo"):
             write_record(run_folder(folder, record.run_id), record)
+    write_card(folder / "small")
+
+
+def write_card(folder: Path, **changes: Any) -> None:
+    """FOLDER/card.json: the committed one of `dcodp prune`, but for `changes`."""
+    tree = json.loads((ROOT / "results" / "prune" / "card.json").read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "card.json").write_text(json.dumps(tree | changes))
 
 
 def _draw(folder: Path, run_id: str) -> None:

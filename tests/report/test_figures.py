@@ -35,12 +35,6 @@ def test_captions_say_subset(frame):
     assert figure.get_supxlabel().startswith("VOC2007, 448-image subset\n100 + 20 epochs")
 
 
-def test_pareto_front():
-    points = [(3, 30), (1, 10), (2, 30), (4, 29), (2, 20), (5, 31)]
-    assert figures.pareto_front(points) == [(1, 10), (2, 30), (5, 31)]
-    assert figures.pareto_front([]) == []
-
-
 def test_classes_without_objects_are_named(cell):
     record = cell()
     for stage in (record.dense, record.finetuned):
@@ -81,6 +75,14 @@ def test_every_default_figure_is_written_the_same_twice(frame, tmp_path):
             sizes[layout.kind] = image.size
         assert first[1].read_bytes().startswith(b"%PDF")
     assert len(sizes) == 4 and all(min(size) > 400 for size in sizes.values())
+
+
+def test_curves_and_bars_of_targets_alone_are_not_drawn(cell):
+    """They compare ratios, of which there is none: nothing but the dense net would be left."""
+    frame = measurements([cell(target="flops:0.5")])
+    drawn = {layout.name: figures.draw(layout, frame) is not None for layout in default_figures("voc2007")}
+    names = ("ratio", "flops", "latency", "classes", "sizes")
+    assert drawn == {f"voc2007_{name}": name in ("flops", "latency") for name in names}
 
 
 def test_nothing_measured_nothing_drawn(frame):

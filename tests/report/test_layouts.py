@@ -65,6 +65,9 @@ def test_figures_are_declared_alike(tmp_path):
     (tmp_path / "f.yaml").write_text("kind: curve\nmetrics: [speed]\n")
     with pytest.raises(InputError, match="metric speed"):
         load_layouts(tmp_path)
+    (tmp_path / "f.yaml").write_text("kind: pareto\nmetrics: [map50]\nagainst: price\n")
+    with pytest.raises(InputError, match="against price is not known; use flops, latency_ms"):
+        load_layouts(tmp_path)
 
 
 def test_unknown_claims_are_named():

@@ -85,7 +85,9 @@ def test_page_stands_alone_and_is_well_formed(page):
     assert len(checker.ids) == len(set(checker.ids))
     assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[^\"]*", "", page))
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
-    assert not any(tag in ("script", "link", "iframe") for tag, _ in checker.tags)
+    assert not any(tag in ("link", "iframe") for tag, _ in checker.tags)
+    assert [values for tag, values in checker.tags if tag == "script"] == [{}]  # its own, which tables stand without
+    assert "<button" not in page.partition("<script>")[0] and "<input" not in page.partition("<script>")[0]
 
 
 def test_page_is_for_phones_keyboards_and_the_dark(page):
@@ -95,25 +97,51 @@ def test_page_is_for_phones_keyboards_and_the_dark(page):
     boxes = [values for tag, values in checker.tags if values.get("class") == "scroll"]
     tables = [tag for tag, _ in checker.tags if tag == "table"]
     assert len(boxes) >= len(tables) > 0 and all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
+    alts = [values["alt"] for tag, values in checker.tags if tag == "img" and "png" in values["src"]]
+    assert alts and all(re.search(r"mAP50 × 100 .*YOLOv8n: 60\.0 dense, 57\.0 at 50 %", alt) for alt in alts)
     assert all(values.get("alt") for tag, values in checker.tags if tag == "img")
     assert "prefers-color-scheme: dark" in page
 
 
 def test_page_shows_values_missing_cells_verdicts_and_provenance(page):
     assert '<td class="measured">38.0 ± 0.0</td>' in page and '<td class="missing">missing</td>' in page
-    assert "VOC2007, 448-image subset" in page and "3 records: 2 done, 1 failed" in page
+    assert "VOC2007, 448-image subset" in page and "Rendered from 3 records (2 done, 1 failed)." in page
     assert "✗ fails" in page and "· not measured" in page
     assert "done, seed 0, code abc123, torch 2.15.0, Test CPU, data train: beef, val: feed, 2 s" in page
-    assert "not measured yet. Produce it with <code>dcodp run -m experiment=table3_coco</code>" in page
+    assert "Produce it with <code>dcodp run -m experiment=table3_coco</code>" in page
     assert page.count("data:image/jpeg") == 1
 
 
-def test_an_experiment_without_records_is_one_line(results, monkeypatch):
-    monkeypatch.setattr(build, "_draw_all", lambda folder, layouts, frame: ([], []))
-    text = build.render_report(results, results / "out", EXPERIMENTS).page.read_text(encoding="utf-8")
+def undrawn(folder, layouts, frame):
+    return [DrawnFigure(layout, None) for layout in layouts], []
+
+
+def test_the_page_shows_what_is_left_after_each_stage(page):
+    stages = page.partition('id="stages"')[2].partition("</section>")[0]
+    assert re.findall(r"<h3>(.*?)</h3>", stages) == ["YOLOv8n on VOC2007: mAP50-95 after each stage"]
+    assert '<td class="measured">1.0</td><td class="missing">missing</td>' in stages  # failed before fine-tuning
+
+
+def test_experiments_without_any_record_are_one_line_each_at_the_end(results, monkeypatch):
+    monkeypatch.setattr(build, "_draw_all", undrawn)
+    report = build.render_report(results, results / "out", EXPERIMENTS)
+    before, _, end = report.page.read_text(encoding="utf-8").partition('<section id="unrecorded">')
+    lines = re.findall(r"<li>(.*?)</li>", end)
     title = "Table 3. COCO: dense, and fine-tuned after removing 20, 50 and 70 % of the channels"
     command = "<code>dcodp run -m experiment=table3_coco</code>"
-    assert text.count(title) == 1 and f"<p>{title}: not measured yet. Produce it with {command}.</p>" in text
+    assert f"table3_coco (12 cells): {title}. Produce it with {command}." in lines and title not in before
+    assert "figure6_coco2017_sizes: Figure 6. COCO: AP by object size. Produce it with " + command + "." in lines
+    assert tuple(line.partition(":")[0].partition(" ")[0] for line in lines) == report.unrecorded
+    assert "table1_voc2007" not in report.unrecorded  # it has some: its missing cells stay marked
+    assert 'href="#unrecorded">what would make them' in before  # in place of the figures, none of which was drawn
+    assert "</section>" not in end.partition("</section>")[2]
+
+
+def test_claims_are_folded_where_no_record_bears_on_them(cell, tmp_path, page):
+    write_record(run_folder(tmp_path, cell().run_id), cell(importance="random", run_id=cell().run_id))
+    text = build.render_report(tmp_path, tmp_path).page.read_text(encoding="utf-8")
+    line = "<details><summary>No record bears on any of the 8 claims enough to judge it.</summary>"
+    assert line in text and line not in page
 
 
 def test_runs_stand_beside_the_labels_where_they_are_seen_first(page):

@@ -7,8 +7,9 @@ needs Chromium on the PATH. With -s it names the folder of the page and of the p
 
 import pytest
 from browser import CHROMIUM, tab
-from made_up import ODD, full_records, render
+from made_up import ODD, ROOT, full_records, render
 
+from dcodp.records import read_study
 from dcodp.report.claims import all_claims
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")]
@@ -19,7 +20,8 @@ EDGES = """[...document.querySelectorAll('body *')].filter(each => !each.closest
   each => each.getBoundingClientRect().right + scrollX)"""
 SCROLLERS = """[...document.querySelectorAll('*')].filter(each => each.scrollWidth > each.clientWidth + 1
   && ['auto', 'scroll'].includes(getComputedStyle(each).overflowX))"""
-TARGETS = "[...document.querySelectorAll('a[href], summary, [tabindex]')].filter(each => each.checkVisibility())"
+TARGETS = """[...document.querySelectorAll('a[href], summary, button, input, [tabindex]')].filter(
+  each => each.checkVisibility())"""
 FOCUS = f"""(each => ({{at: {TARGETS}.indexOf(each), width: parseFloat(getComputedStyle(each).outlineWidth),
   style: getComputedStyle(each).outlineStyle}}))(document.activeElement)"""
 
@@ -76,6 +78,77 @@ def test_the_tab_key_reaches_everything_and_shows_where_it_is(opened):
     assert all(focus["style"] != "none" and focus["width"] >= 2 for focus in seen)
 
 
+# The table of YOLOv8n on VOC2007: several methods, three seeds, and below a figure of every column
+TABLE = "document.querySelector('#measured [aria-label=\"YOLOv8n on VOC2007\"] table')"
+HEAD = f"[...{TABLE}.tHead.rows[0].cells].find(each => each.textContent === '%s')"
+COLUMN = f"[...{TABLE}.tBodies[0].rows].map(each => each.cells[{HEAD}.cellIndex].innerText)"
+FIELD = f"{TABLE}.closest('.scroll').previousElementSibling.querySelector('input')"
+
+
+def ordered(opened, head: str) -> list[str]:
+    """Enter on the header, and what then stands in its column."""
+    opened.value(f"{HEAD % head}.querySelector('button').focus()")
+    opened.press("Enter", 13, "\r")
+    return opened.value(COLUMN % head)
+
+
+def number(shown: str) -> float:
+    return float(shown.partition(" ")[0])
+
+
+def test_tables_are_sorted_by_their_headers(opened):
+    """Up, down, and as they were; what is missing comes last either way."""
+    opened.value(f"{TABLE}.tBodies[0].rows[3].cells[{HEAD % 'mAP50-95'}.cellIndex].textContent = 'missing'")
+    written = opened.value(COLUMN % "mAP50-95")
+    numbers = sorted(map(number, set(written) - {"missing"}))
+    rising = ordered(opened, "mAP50-95")
+    assert rising[-1] == "missing" and list(dict.fromkeys(map(number, rising[:-1]))) == list(dict.fromkeys(numbers))
+    assert opened.value(f"{HEAD % 'mAP50-95'}.getAttribute('aria-sort')") == "ascending"
+    falling = ordered(opened, "mAP50-95")
+    assert falling[-1] == "missing" and [*map(number, falling[:-1])] == sorted(map(number, rising[:-1]), reverse=True)
+    assert ordered(opened, "mAP50-95") == written != rising
+    assert opened.value(f"{TABLE}.querySelectorAll('[aria-sort=none]').length") == 13
+
+
+def test_words_and_budgets_are_sorted_as_words_with_their_numbers(opened):
+    assert [text for text in ordered(opened, "Ratio") if text][:3] == ["10 %", "10 %", "20 %"]
+    assert ordered(opened, "Ratio")[0] == "70 %" and ordered(opened, "Method")[0] == "dcodp"
+    assert opened.value(f"{HEAD % 'Ratio'}.getAttribute('aria-sort')") == "none"
+
+
+def test_tables_are_filtered_by_words(opened):
+    """Run ids and what else a row opens are no part of it."""
+    every = opened.value(f"{TABLE}.tBodies[0].rows.length")
+    opened.value(f"{FIELD}.focus()")
+    opened.call("Input.insertText", text="Slimming tuned")
+    shown = f"[...{TABLE}.tBodies[0].rows].filter(each => each.checkVisibility()).map(each => each.innerText)"
+    left = opened.value(shown)
+    assert len(left) == 2 and all("slimming" in row and "fine-tuned" in row for row in left)
+    assert opened.value(f"{FIELD}.closest('p').innerText").endswith(f"2 of {every} rows")
+    opened.call("Input.insertText", text=" yolov8n-voc2007")
+    assert opened.value(shown) == []
+    opened.value(f"{FIELD}.value = ''; {FIELD}.dispatchEvent(new Event('input'))")
+    assert len(opened.value(shown)) == every
+
+
+def test_fields_and_headers_have_names(opened):
+    tree = opened.call("Accessibility.getFullAXTree")["nodes"]
+    found = {(node["role"]["value"], node.get("name", {}).get("value")) for node in tree if not node.get("ignored")}
+    assert ("searchbox", "Rows with (YOLOv8n on VOC2007)") in found and ("button", "mAP50-95") in found
+    assert not any(role in ("button", "searchbox", "image") and not name for role, name in found)
+
+
+def test_without_javascript_every_table_stands_as_it_was_written(opened, page):
+    opened.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        opened.open(page, 1280, 900)
+        tree = opened.call("Accessibility.getFullAXTree")["nodes"]
+        roles = [node["role"]["value"] for node in tree]
+        assert "searchbox" not in roles and "button" not in roles and roles.count("row") > 100
+    finally:
+        opened.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
 def test_provenance_is_one_key_away(opened):
     """Enter on the number beside the labels of a row opens the run, its seed, code and data."""
     opened.value("document.querySelector('#tables td summary').focus()")
@@ -101,6 +174,7 @@ def test_every_claim_has_a_verdict_on_every_data_set(opened):
 def test_what_is_missing_odd_or_failed_is_said_as_text(opened):
     text = opened.value("document.body.innerText")
     statuses = [record.status for record in full_records()]
-    assert f"{statuses.count('done') + 3} done, 1 failed, 1 interrupted" in text
+    demonstration = len(read_study(ROOT / "results" / "demo"))
+    assert f"{statuses.count('done') + demonstration} done, 1 failed, 1 interrupted" in text
     assert "missing" in text and ODD in text and "448-image subset" in text
     assert "document.title = 'not escaped'" in text and opened.value("document.title") == "dcodp report"

@@ -169,6 +169,12 @@ def test_fine_tuning_that_was_not_asked_for_is_not_missing(cell):
     assert table.missing == ()
 
 
+@pytest.mark.parametrize(("control", "missing"), [("none", ("repaired",)), ("scratch", ())])
+def test_a_net_from_random_weights_has_no_repair_to_miss(cell, control, missing):
+    (table,) = default_tables(measurements([cell(repair={"name": "rescale"}, control=control)]))
+    assert [name.rpartition(", ")[2] for name in table.missing] == list(missing)
+
+
 def test_whole_and_partial_data_are_told_apart(cell, evaluation):
     whole = cell(dense=evaluation(0.4, subset=False, images=4952), aps=(None, None, None))
     (table,) = default_tables(measurements([whole]))

@@ -1,4 +1,4 @@
-"""`dcodp report`: tables, figures and the page, from records alone."""
+"""`dcodp report`: tables, figures and the page, from records and cards alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def report(
         typer.Option(help="Folder of declared tables and figures; default: ./experiments if present, else dcodp's."),
     ] = None,
 ) -> None:
-    """Render all tables, figures and report.html from the records; nothing is computed anew."""
+    """Render all tables, figures and report.html from records and cards of dcodp prune; nothing is computed anew."""
     from dcodp.report.build import render_report
     from dcodp.report.terminal import console, print_tables
 
@@ -29,8 +29,9 @@ def report(
     rendered = render_report(results, out or results, layouts)
     to = console()
     print_tables(rendered.tables, to)
+    none = f"; no records yet: {', '.join(rendered.unrecorded)}" if rendered.unrecorded else ""
     to.print(
-        f"{rendered.page} and {len(rendered.files) - 1} tables and figures; missing cells: {rendered.missing}",
+        f"{rendered.page} and {len(rendered.files) - 1} tables and figures; missing cells: {rendered.missing}{none}",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -16,10 +16,12 @@ from dcodp.data.pixels import UNREADABLE
 from dcodp.errors import InputError
 from dcodp.files import write_atomically
 from dcodp.records import Record, load_records, no_runs, run_folder
-from dcodp.report import claims, figures
+from dcodp.report import cards, claims, figures, pareto
+from dcodp.report.alt_texts import alt_text, of_panels
 from dcodp.report.coupling import couplings
 from dcodp.report.formats import RENDERERS
-from dcodp.report.layouts import FigureLayout, Layout, TableLayout, default_figures, load_layouts
+from dcodp.report.ladders import ladders
+from dcodp.report.layouts import FigureLayout, Layout, TableLayout, default_figures, file_name, load_layouts
 from dcodp.report.page import DrawnFigure, Page, render_page
 from dcodp.report.query import measurements
 from dcodp.report.tables import Table, build_table, default_tables
@@ -31,7 +33,8 @@ MAX_PICTURES, PICTURE_WIDTH = 24, 1300  # on the page; the full ones stay in the
 class Report:
     page: Path
     tables: tuple[Table, ...]  # the default layout's
-    missing: int  # cells of all tables that no record holds
+    missing: int  # cells that no record holds, of tables with some that are held
+    unrecorded: tuple[str, ...]  # experiments of which there is no record at all
     files: tuple[Path, ...]
 
 
@@ -40,8 +43,8 @@ def render_report(results: Path, out: Path, experiments: Path | None = None) -> 
 
     Raises InputError where there is no record, an experiment file is wrong, or `out` cannot be written.
     """
-    records = load_records(results)
-    if not records:
+    records, found = load_records(results), cards.load_cards(results)
+    if not records and not found:
         raise no_runs(results)
     layouts = _layouts(experiments)
     frame = measurements(records)
@@ -49,20 +52,25 @@ def render_report(results: Path, out: Path, experiments: Path | None = None) -> 
     tables = [build_table(layout, frame) for layout in layouts if isinstance(layout, TableLayout)]
     files = write_tables(out / "tables", {"results": measured, **{table.name: [table] for table in tables}})
     drawn, paths = _draw_all(out / "figures", [x for x in layouts if isinstance(x, FigureLayout)], frame)
+    compared = _draw_cards(out / "figures", found)
     pictures = _pictures(results, records)
     page = Page(
         records,
         measured,
         tables,
-        drawn,
+        [*drawn, *(figure for figure, _ in compared)],
         claims.judge(frame),
         pictures[:MAX_PICTURES],
         pictures_left_out=len(pictures[MAX_PICTURES:]),
         couplings=couplings(results, records),
+        ladders=ladders(records),
+        cards=cards.tables(found),
     )
     write_atomically(out / "report.html", render_page(page))
-    missing = sum(len(table.missing) for table in (*measured, *tables))
-    return Report(out / "report.html", tuple(measured), missing, (*files, *paths, out / "report.html"))
+    missing = sum(len(table.missing) for table in page.lacking)
+    unrecorded = tuple(experiment.name for experiment in page.unrecorded)
+    files = (*files, *paths, *(path for _, saved in compared for path in saved), out / "report.html")
+    return Report(out / "report.html", tuple(measured), missing, unrecorded, files)
 
 
 def _layouts(experiments: Path | None) -> list[Layout]:
@@ -98,13 +106,29 @@ def _draw_all(
         if figure is not None:
             saved = figures.save(figure, folder, layout.name)
             paths += saved
-            drawn.append(DrawnFigure(layout, saved[0].read_bytes()))
+            drawn.append(DrawnFigure(layout, saved[0].read_bytes(), alt_text(layout, frame)))
             continue
         for ending in ("png", "pdf"):
             (folder / f"{layout.name}.{ending}").unlink(missing_ok=True)
         if layout in layouts:
             drawn.append(DrawnFigure(layout, None))
     return drawn, paths
+
+
+def _draw_cards(folder: Path, found: Sequence[cards.Card]) -> list[tuple[DrawnFigure, tuple[Path, Path]]]:
+    """A figure and its files for each group of cards that have an accuracy in common."""
+    drawn = []
+    for group in cards.alike(found):
+        gain = cards.gain_of(group)
+        if gain is None:
+            continue
+        title = f"{cards.title_of(group)}: {gain.label} against FLOPs and latency"
+        panels = cards.panels(group, gain)
+        figure = pareto.draw(panels, f"{gain.label} × 100", title, cards.caption_of(group))
+        saved = figures.save(figure, folder, file_name(f"cards-{' '.join(group[0].subject)}"))
+        layout = FigureLayout(saved[0].stem, title, "pareto", (gain.value,))
+        drawn.append((DrawnFigure(layout, saved[0].read_bytes(), of_panels(title, gain.label, panels)), saved))
+    return drawn
 
 
 def _pictures(results: Path, records: Sequence[Record]) -> list[tuple[Record, bytes]]:

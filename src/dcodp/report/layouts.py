@@ -19,6 +19,7 @@ from dcodp.report.query import AVERAGE_PRECISION, FIELDS
 
 FIGURES = ("curve", "class_bars", "size_bars", "pareto")
 SAID = ("importance", "interlayer", "ratio")  # fields of the method that every table says; others have a default
+AGAINST = ("flops", "latency_ms")  # what accuracy can be drawn against
 FOUND = "*"  # in a list of row values: and whatever else was measured
 
 
@@ -76,7 +77,8 @@ class TableLayout:
 
 @dataclass(frozen=True)
 class FigureLayout:
-    """`kind`: one of FIGURES. `metrics`: one panel each (class_bars and pareto: the first only)."""
+    """`kind`: one of FIGURES. `metrics`: one panel each (class_bars and pareto: the first only). `against`: one of
+    AGAINST, what a pareto figure has accuracy against."""
 
     name: str
     title: str
@@ -89,6 +91,7 @@ class FigureLayout:
     classes: tuple[str, ...] = ()  # class_bars only; empty: all that were measured
     claims: tuple[str, ...] = ()
     command: str = ""
+    against: str = "flops"
 
 
 Layout = TableLayout | FigureLayout
@@ -110,6 +113,9 @@ def default_figures(dataset: str) -> tuple[FigureLayout, ...]:
     return (
         FigureLayout(f"{file}_ratio", f"{name}: AP against the pruning ratio", "curve", both, where),
         FigureLayout(f"{file}_flops", f"{name}: AP against FLOPs", "pareto", ("map50_95",), where),
+        FigureLayout(
+            f"{file}_latency", f"{name}: AP against latency", "pareto", ("map50_95",), where, against="latency_ms"
+        ),
         FigureLayout(f"{file}_classes", f"{name}: AP of each class", "class_bars", ("map50",), where),
         FigureLayout(f"{file}_sizes", f"{name}: AP by object size", "size_bars", sizes, where),
     )
@@ -200,5 +206,6 @@ def _figure(options: dict[str, Any]) -> FigureLayout:
     names = ("metrics", "models", "ratios", "classes", "claims")
     lists: dict[str, Any] = {key: tuple(options[key]) for key in names if key in options}
     _known("stage", options.get("stage", "finetuned"), known_values("stage"))
-    rest = {key: options[key] for key in ("name", "title", "kind", "stage", "command") if key in options}
+    _known("against", options.get("against", AGAINST[0]), AGAINST)
+    rest = {key: options[key] for key in ("name", "title", "kind", "stage", "command", "against") if key in options}
     return FigureLayout(**rest, **lists, where=_where(options, {}, {}))

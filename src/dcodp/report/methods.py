@@ -100,7 +100,11 @@ def stages_of(record: Record) -> dict[str, Mapping[str, Any]]:
 
 
 def stages_asked(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those after the dense net that a run of this configuration is to have, and that are missing until it has."""
-    repaired = ("repaired",) if Method.of(config).repair not in (OF_THE_CRITERION, "none") else ()
+    """Those after the dense net that a run of this configuration is to have, and that are missing until it has.
+
+    A net that is trained from random weights (control=scratch) has nothing to repair.
+    """
+    kept = str(config.get("control", "none")) == "none"
+    repaired = ("repaired",) if kept and Method.of(config).repair not in (OF_THE_CRITERION, "none") else ()
     trained = () if part(config, "finetune").get("epochs") == 0 else ("finetuned",)
     return ("pruned", *repaired, *trained)

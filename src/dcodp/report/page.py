@@ -25,6 +25,7 @@ from dcodp.report.tables import Table
 
 SECTIONS = {
     "measured": "Measured",
+    "stages": "Stages",
     "claims": "The paper's claims",
     "tables": "Tables",
     "figures": "Figures",
@@ -32,6 +33,7 @@ SECTIONS = {
     "groups": "Coupling groups",
     "missing": "Missing cells",
     "runs": "Runs",
+    "unrecorded": "No records yet",
 }
 MARKS = {
     HOLDS: ("holds", "✓ holds"),
@@ -44,12 +46,23 @@ MARKS = {
 class DrawnFigure:
     layout: FigureLayout
     png: bytes | None  # None where nothing was measured
+    alt: str = ""  # what it shows, in words
 
     @property
     def datasets(self) -> Sequence[str]:
         """That it is of; none where it takes whatever was measured."""
         of = self.layout.where.get("dataset", ())
         return (of,) if isinstance(of, str) else of
+
+
+@dataclass(frozen=True)
+class Unrecorded:
+    """What an experiment asks for and nobody has run; `cells` of a table alone."""
+
+    name: str
+    title: str
+    command: str
+    cells: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,12 +77,18 @@ class Page:
     pictures: Sequence[tuple[Record, bytes]]  # JPEG
     pictures_left_out: int = 0
     couplings: Sequence[Coupling] = ()
+    ladders: Sequence[Table] = ()
+    cards: Sequence[Table] = ()  # of what `dcodp prune` made
 
     @property
     def counts(self) -> str:
-        """ "2 done, 1 failed"."""
+        """ "3 records (2 done, 1 failed) and 1 card of dcodp prune"."""
         statuses = [record.status for record in self.records]
-        return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses)))
+        told = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(sorted(statuses)))
+        cards = sum(len({row.labels[0] for row in table.rows}) for table in self.cards)
+        parts = [(f"{_several(len(statuses), 'record')} ({told})", statuses)]
+        parts += [(f"{_several(cards, 'card')} of dcodp prune", cards)]
+        return " and ".join(text for text, there in parts if there)
 
     @property
     def claims(self) -> dict[str, Claim]:
@@ -77,8 +96,19 @@ class Page:
 
     @property
     def lacking(self) -> list[Table]:
-        """Tables with missing cells; those without any cell are named among the tables, in one line each."""
+        """Tables with missing cells; those without any cell are `unrecorded`."""
         return [table for table in (*self.measured, *self.tables) if table.missing and table.measured]
+
+    @property
+    def unrecorded(self) -> list[Unrecorded]:
+        """Declared tables and figures of which there is no record at all."""
+        tables = [Unrecorded(t.name, t.title, t.command, len(t.missing)) for t in self.tables if not t.measured]
+        layouts = [figure.layout for figure in self.figures if figure.png is None]
+        return [*tables, *(Unrecorded(layout.name, layout.title, layout.command) for layout in layouts)]
+
+    @property
+    def nothing_judged(self) -> bool:
+        return all(verdict.verdict == NOT_MEASURED for verdict in self.verdicts)
 
     def verdicts_on(self, claim: str, datasets: Sequence[str]) -> list[Verdict]:
         return [verdict for verdict in self.verdicts if verdict.claim.name == claim and verdict.dataset in datasets]
@@ -89,6 +119,10 @@ class Page:
 
     def record(self, run_id: str) -> Record:
         return self._by_id[run_id]
+
+
+def _several(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def render_page(page: Page) -> str:

@@ -88,10 +88,10 @@ def _asked(layout: TableLayout, frame: pd.DataFrame) -> Iterator[_Ask]:
     for dataset, model in _subjects(layout, later):
         who = {"dataset": dataset, "model": model}
         for note, before, after in _settings(select(dense, who), select(later, who)):
-            for net, text in _unmixed(before) if layout.dense else ():
+            for net, text in unmixed(before) if layout.dense else ():
                 yield _Ask({**who, "stage": "dense"}, note, net, after, text)
             for combination in _combinations(layout, after):
-                for rows, text in _unmixed(select(after, _later(combination))):
+                for rows, text in unmixed(select(after, _later(combination))):
                     own = ", ".join(filter(None, (note, text)))
                     yield _Ask({**who, "stage": layout.stage, **combination}, own, before, rows)
 
@@ -101,7 +101,7 @@ def _later(combination: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in combination.items() if key != "stage"}
 
 
-def _unmixed(rows: pd.DataFrame) -> list[tuple[pd.DataFrame, str]]:
+def unmixed(rows: pd.DataFrame) -> list[tuple[pd.DataFrame, str]]:
     """Dense nets that were not trained alike share no cell, nor do nets pruned from them: (rows, what is different)."""
     groups = [group for _, group in rows.groupby("base", sort=False)]
     texts = differences([group.iloc[0]["base_of"] for group in groups])
@@ -185,16 +185,22 @@ def _missing(row: Row, columns: tuple[Column, ...]) -> list[str]:
     return [f"{name}: {', '.join(lacking)}"] if lacking else []
 
 
-def default_tables(frame: pd.DataFrame) -> list[Table]:
-    """One table per data set, detector and setting: dense, pruned, fine-tuned at every method and ratio measured."""
-    tables = []
+def subjects(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
+    """(name, title, dense rows, later rows) of each data set, detector and setting."""
     for _, rows in frame.groupby(["dataset", "model"], sort=True):
         dataset, model = rows.iloc[0]["dataset"], rows.iloc[0]["model"]
         dense, later = rows.loc[rows["stage"] == "dense"], rows.loc[rows["stage"] != "dense"]
         for number, (note, before, after) in enumerate(_settings(dense, later), 1):
             title = f"{label('model', model)} on {label('dataset', dataset)}" + (f" [{note}]" if note else "")
-            name = f"{DEFAULT_TABLE.name}-{dataset}-{model}-{number}"
-            where = {"dataset": dataset, "model": model}
-            layout = dataclasses.replace(DEFAULT_TABLE, name=name, title=title, where=where)
-            tables.append(build_table(layout, pd.concat([before, after])))
+            yield f"{dataset}-{model}-{number}", title, before, after
+
+
+def default_tables(frame: pd.DataFrame) -> list[Table]:
+    """One table per data set, detector and setting: dense, pruned, fine-tuned at every method and ratio measured."""
+    tables = []
+    for name, title, before, after in subjects(frame):
+        rows = pd.concat([before, after])
+        where = {key: rows.iloc[0][key] for key in ("dataset", "model")}
+        layout = dataclasses.replace(DEFAULT_TABLE, name=f"{DEFAULT_TABLE.name}-{name}", title=title, where=where)
+        tables.append(build_table(layout, rows))
     return tables
