@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,22 +33,26 @@ def load_records(results: Path) -> list[Record]:
     """Every run and every record of a study under `results`, sorted by id, with the status it really has: an unreadable
     record is "broken" (its `error` says why), a run whose process is gone is "interrupted". A run comes before the
     record of a study that bears its id."""
-    runs = _observed(Path(results) / "runs")
+    runs = [observe(folder) for folder in folders(Path(results) / "runs")]
     kept = {record.run_id: record for record in read_study(results)}
     return sorted({**kept, **{run.run_id: run for run in runs}}.values(), key=lambda record: record.run_id)
 
 
 def load_jobs(results: Path) -> list[Record]:
     """The records of the jobs that compute what runs share, in the same way."""
-    return sorted(_observed(Path(results) / "jobs"), key=lambda record: record.run_id)
+    return sorted((observe(folder) for folder in folders(Path(results) / "jobs")), key=lambda record: record.run_id)
 
 
-def _observed(root: Path) -> list[Record]:
-    folders = root.iterdir() if root.is_dir() else ()
-    return [_observe(RunFolder(path)) for path in folders if path.is_dir() and not path.name.startswith(".")]
+def folders(root: Path) -> list[RunFolder]:
+    """Those of results/runs or results/jobs, none where there is no such."""
+    if not root.is_dir():
+        return []
+    with os.scandir(root) as entries:
+        return [RunFolder(Path(e.path)) for e in entries if not e.name.startswith(".") and e.is_dir()]
 
 
-def _observe(folder: RunFolder) -> Record:
+def observe(folder: RunFolder) -> Record:
+    """The record of a run, with the status it really has (see `load_records`)."""
     alive = is_alive(folder)
     if not folder.record.exists():
         lost = None if alive else "stopped before it wrote a record; run the cell again"
