@@ -170,6 +170,36 @@ def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     return frame.loc[keep]
 
 
+class Selection:
+    """`select` by the same fields again and again: the rows are looked through once for each set of fields, not once
+    for each question."""
+
+    def __init__(self, frame: pd.DataFrame):
+        self.frame = frame
+        self._places: dict[tuple[str, ...], dict[tuple, list[int]]] = {}  # fields → their values → rows
+
+    def where(self, values: Mapping[str, Any]) -> pd.DataFrame:
+        """Rows whose fields have the given value. Raises InputError for an unknown field."""
+        fields = tuple(values)
+        if fields not in self._places:
+            select(self.frame.iloc[:0], values)  # for its refusal
+            self._places[fields] = _places(self.frame, fields)
+        return self.frame.iloc[self._places[fields].get(_comparable(values.values()), [])]
+
+
+def _places(frame: pd.DataFrame, fields: Sequence[str]) -> dict[tuple, list[int]]:
+    found: dict[tuple, list[int]] = {}
+    columns = [frame[field].tolist() for field in fields]
+    for place, values in enumerate(zip(*columns, strict=True) if fields else [()] * len(frame)):
+        found.setdefault(_comparable(values), []).append(place)
+    return found
+
+
+def _comparable(values: Iterable[Any]) -> tuple:
+    """Not a number equals itself here."""
+    return tuple("nan" if isinstance(value, float) and math.isnan(value) else value for value in values)
+
+
 def measure(rows: pd.DataFrame, name: str) -> Measurement:
     """The value `name` over the rows of one cell: the mean over seeds of the mean within each seed.
 
