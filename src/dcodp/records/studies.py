@@ -32,10 +32,18 @@ SHARED = (("libraries",), ("pruning", "coupling"), ("pruning", "layers_frozen"))
 def load_records(results: Path) -> list[Record]:
     """Every run and every record of a study under `results`, sorted by id, with the status it really has: an unreadable
     record is "broken" (its `error` says why), a run whose process is gone is "interrupted". A run comes before the
-    record of a study that bears its id."""
-    runs = [observe(folder) for folder in folders(Path(results) / "runs")]
+    record of a study that bears its id. What SHARED names is one object in all runs that have the same there."""
+    known: dict[str, Any] = {}
+    runs = [_sharing(observe(folder), known) for folder in folders(Path(results) / "runs")]
     kept = {record.run_id: record for record in read_study(results)}
     return sorted({**kept, **{run.run_id: run for run in runs}}.values(), key=lambda record: record.run_id)
+
+
+def _sharing(record: Record, known: dict[str, Any]) -> Record:
+    """Thousands of records have their detectors' coupling groups in memory once."""
+    for node, key in _places(record.provenance):
+        node[key] = known.setdefault(json.dumps(node[key]), node[key])
+    return record
 
 
 def load_jobs(results: Path) -> list[Record]:
@@ -102,7 +110,8 @@ def _places(provenance: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     for *parents, key in SHARED:
         node: Any = provenance
         for parent in parents:
-            node = node.get(parent) or {}
+            found = node.get(parent)
+            node = found if isinstance(found, dict) else {}
         if key in node:
             yield node, key
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -52,10 +52,19 @@ MISSING = Measurement(None, state="missing")
 
 def measurements(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record and measured stage; blocks of unfinished runs count, their status says so."""
-    rows = [
+    rows = (
         _row(record, stage, block) for record in records if record.config for stage, block in stages_of(record).items()
-    ]
-    return pd.DataFrame(rows, columns=list(_row(Record(""), "dense", {})))
+    )
+    return pd.DataFrame(list(_sharing(rows)), columns=list(_row(Record(""), "dense", {})))
+
+
+def _sharing(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows, of which those of one setting have one explanation of it: thousands of them are large."""
+    known: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        for key in ("setting", "base"):
+            row[f"{key}_of"] = known.setdefault(row[key] or row["base"], row[f"{key}_of"])
+        yield row
 
 
 def _row(record: Record, stage: str, block: Mapping[str, Any]) -> dict[str, Any]:
