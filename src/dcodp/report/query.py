@@ -193,18 +193,18 @@ class Selection:
         if fields not in self._places:
             select(self.frame.iloc[:0], values)  # for its refusal
             self._places[fields] = _places(self.frame, fields)
-        return self.frame.iloc[self._places[fields].get(_comparable(values.values()), [])]
+        return self.frame.iloc[self._places[fields].get(comparable(values.values()), [])]
 
 
 def _places(frame: pd.DataFrame, fields: Sequence[str]) -> dict[tuple, list[int]]:
     found: dict[tuple, list[int]] = {}
     columns = [frame[field].tolist() for field in fields]
     for place, values in enumerate(zip(*columns, strict=True) if fields else [()] * len(frame)):
-        found.setdefault(_comparable(values), []).append(place)
+        found.setdefault(comparable(values), []).append(place)
     return found
 
 
-def _comparable(values: Iterable[Any]) -> tuple:
+def comparable(values: Iterable[Any]) -> tuple:
     """Not a number equals itself here."""
     return tuple("nan" if isinstance(value, float) and math.isnan(value) else value for value in values)
 

@@ -14,7 +14,7 @@ from dcodp.report.labels import heading, label
 from dcodp.report.layouts import DEFAULT_TABLE, FOUND, Column, TableLayout
 from dcodp.report.methods import METHOD, stages_asked
 from dcodp.report.notes import footnotes
-from dcodp.report.query import MISSING, Measurement, Selection, differences, measure, select
+from dcodp.report.query import MISSING, Measurement, Selection, comparable, differences, measure, select
 
 DENSE_FIELDS = ("model", "family", "dataset", "seed", "subset")  # what can be asked of a net that is not pruned
 ABSENT = Measurement(None, state="none")
@@ -137,9 +137,10 @@ def _combinations(layout: TableLayout, chosen: Selection) -> list[dict[str, Any]
     keys = [key for key in layout.rows if key not in ("dataset", "model")]
     starred = [key for key in keys if layout.rows[key] == (FOUND,) and key != "stage"]
     coupled_first = [key != "interlayer" for key in METHOD]
-    ordered = chosen.frame.sort_values([*METHOD], ascending=coupled_first, kind="stable")[starred] if starred else None
-    rows = [] if ordered is None else ordered.to_dict("records")
-    found = list({tuple(row.values()): row for row in rows}.values())
+    ordered = chosen.frame.sort_values([*METHOD], ascending=coupled_first, kind="stable") if starred else None
+    rows = [] if ordered is None else zip(*(ordered[key].tolist() for key in starred), strict=True)
+    different = {comparable(values): values for values in rows}.values()
+    found = [dict(zip(starred, values, strict=True)) for values in different]
     declared = [[(key, v) for v in layout.rows[key]] for key in keys if layout.rows[key] != (FOUND,)]
     every = [{**one, **dict(rest)} for one in found or [{}] for rest in itertools.product(*declared)] if keys else []
     if layout.rows.get("stage") != (FOUND,):
