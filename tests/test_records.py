@@ -246,6 +246,16 @@ def test_damaged_metrics_are_refused(run):
         read_metrics(run)
 
 
+def test_what_many_records_have_in_common_is_in_memory_once(tmp_path):
+    coupling = {"stem": {"channels": 16, "layers": ["stem"]}}
+    for name, pruning in {"a": {"coupling": coupling}, "b": {"coupling": coupling}, "c": "odd", "d": {}}.items():
+        write_record(run_folder(tmp_path, name), Record(name, "done", provenance={"pruning": pruning}))
+    a, b, c, d = load_records(tmp_path)
+    assert a.provenance["pruning"]["coupling"] is b.provenance["pruning"]["coupling"]
+    assert a.provenance["pruning"] == {"coupling": coupling} and c.provenance["pruning"] == "odd"
+    assert d.provenance["pruning"] == {}
+
+
 def test_sweep_manifests_grow_and_tell_damage(tmp_path):
     write_sweep(tmp_path, "one", [SweepCell("a", ("ratio=0.2",))])
     path = write_sweep(tmp_path, "one", [SweepCell("a", ("ratio=0.2",)), SweepCell("b", ())])

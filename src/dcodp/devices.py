@@ -52,15 +52,13 @@ def _index(wanted: str, gpus: int) -> int:
 @contextlib.contextmanager
 def _lease(indices: list[int], count: int) -> Iterator[list[int]]:
     """Holds the locks of `count` of the GPUs, all or none of them, so that two waiting cells never block each other."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     folder = Path(tempfile.gettempdir())
     told = False
     while True:
         with contextlib.ExitStack() as held:
             leased = []
             for index in indices:
-                lock = filelock.FileLock(folder / f"dcodp-gpu-{names[index].strip()}.lock", timeout=0, mode=0o666)
+                lock = filelock.FileLock(folder / f"dcodp-gpu-{_name(index)}.lock", timeout=0, mode=0o666)
                 with contextlib.suppress(filelock.Timeout):
                     held.enter_context(lock)
                     leased.append(index)
@@ -71,3 +69,17 @@ def _lease(indices: list[int], count: int) -> Iterator[list[int]]:
             logging.getLogger(__name__).info("too many GPUs are taken by other cells; waiting for %d", count)
             told = True
         time.sleep(POLL_S)
+
+
+def _name(index: int) -> str:
+    """What a GPU is called by every process of this machine: its UUID, as far as it can be told.
+
+    What this process counts from 0 may be another GPU for its neighbour: SLURM and containers show each job its own,
+    and CUDA_VISIBLE_DEVICES then says 0 to all of them.
+    """
+    asked = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    called = asked[index] if index < len(asked) and asked[index] else str(index)
+    if called.startswith("MIG-"):  # a part of a GPU
+        return called.replace("/", "-")
+    uuid = str(getattr(torch.cuda.get_device_properties(index), "uuid", "")).removeprefix("GPU-")
+    return uuid if uuid.strip("0-") else called

@@ -9,8 +9,9 @@ from made_up import ROOT
 
 from dcodp.errors import InputError
 from dcodp.records import Record
+from dcodp.report import query
 from dcodp.report.methods import DEFAULTS, METHOD, method_name, method_of
-from dcodp.report.query import Measurement, differences, measure, measurements, select, setting_notes
+from dcodp.report.query import Measurement, Selection, differences, measure, measurements, select, setting_notes
 from dcodp.report.tables import default_tables
 
 
@@ -102,6 +103,30 @@ def test_select(cell):
     assert set(select(frame, {"ratio": [0.2, 0.3], "seed": 1})["run_id"]) == {"yolov8n-voc2007-dcodp-0.2-1"}
     with pytest.raises(InputError, match="no field colour"):
         select(frame, {"colour": "red"})
+
+
+def test_a_selection_finds_what_select_finds_and_looks_the_rows_through_once(cell, monkeypatch):
+    by_target = {"target": "flops:0.5", "ratio": 0.0, "run_id": "target"}  # its ratio is not a number in the rows
+    frame = measurements(
+        [*(cell(ratio=ratio, seed=seed) for ratio in (0.2, 0.5) for seed in (0, 1)), cell(**by_target)]
+    )
+    looked, real = [], query._places
+    monkeypatch.setattr(query, "_places", lambda *given: looked.append(given[1]) or real(*given))
+    chosen = Selection(frame)
+    asked = [{}, {"ratio": 0.9, "seed": 0}]
+    asked += [{key: row[key] for key in ("ratio", "target", "stage", "interlayer")} for row in frame.to_dict("records")]
+    assert any(math.isnan(one.get("ratio", 0)) for one in asked) and len(asked) > 8
+    for one in asked:
+        assert chosen.where(one).index.tolist() == select(frame, one).index.tolist(), one
+    assert len(looked) == 3
+    with pytest.raises(InputError, match="records have no field nonsense"):
+        chosen.where({"nonsense": 1})
+
+
+def test_rows_of_one_setting_share_its_explanation(cell):
+    frame = measurements([cell(ratio=ratio, seed=seed) for ratio in (0.2, 0.5) for seed in range(3)])
+    assert len({id(tree) for key in ("setting_of", "base_of") for tree in frame[key]}) == 2
+    assert all(row["setting_of"] is row["base_of"] for row in frame.to_dict("records") if row["stage"] == "dense")
 
 
 def test_records_without_configuration_are_passed_over(cell):

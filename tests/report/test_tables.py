@@ -253,3 +253,10 @@ def test_nets_from_dense_nets_that_were_trained_otherwise_do_not_share_a_cell(ce
 def test_a_table_of_nothing_is_not_measured(cell):
     frame = measurements([cell(dataset="coco2017")])
     assert not build_table(LAYOUT, frame).measured and build_table(LAYOUT, measurements([cell()])).measured
+
+
+def test_seeds_of_one_target_are_one_row(cell):
+    """A target leaves no ratio, and not a number is no other than not a number."""
+    cells = [cell(target="flops:0.5", seed=seed, run_id=f"run{seed}") for seed in range(3)]
+    (table,) = default_tables(measurements(cells))
+    assert [row.cells[0].n for row in table.rows if not row.dense] == [3, 3]

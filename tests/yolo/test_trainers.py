@@ -63,3 +63,49 @@ def test_a_dense_net_or_other_classes_are_said(small, data, tmp_path):
     three.write_text(data.read_text().replace("1: blue", "1: blue, 2: green") + f"path: {data.parent}\n")
     with pytest.raises(InputError, match="knows 2 classes, the data have 3"):
         yolo(small).train(trainer=PrunedTrainer, data=str(three), project=str(tmp_path), **SHORT)
+
+
+def test_a_full_disk_keeps_the_checkpoint_of_the_epoch_before(small, data, tmp_path, monkeypatch):
+    """Through `dcodp prune`'s own training, whose line names the checkpoint."""
+    from dcodp.detectors.checkpoint import read_checkpoint
+    from dcodp.errors import InputError
+    from dcodp.files import writing
+    from dcodp.yolo import PrunedTrainer
+
+    def full_in_the_second_epoch(trainer):
+        if trainer.epoch == 1:
+            monkeypatch.setattr(writing.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+
+    net = yolo(small)
+    net.add_callback("on_train_epoch_end", full_in_the_second_epoch)
+    with pytest.raises(InputError, match=r"the disk is full: .*last\.pt was not written"):
+        net.train(trainer=PrunedTrainer, data=str(data), project=str(tmp_path), name="a", **SHORT | {"epochs": 3})
+    weights = tmp_path / "a" / "weights"
+    assert read_checkpoint(weights / "last.pt").epoch == 0
+    assert {path.name for path in weights.iterdir()} == {"last.pt", "best.pt"}
+
+
+def test_a_training_that_the_disk_ends_says_so_in_one_line(small, data, tmp_path, monkeypatch):
+    """Also where ultralytics' own words are of something else, as when it strips its checkpoints."""
+    from dcodp.errors import InputError
+    from dcodp.files import refused
+    from dcodp.yolo import trainers, tuning
+
+    class Failing:
+        def train(self):
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+
+    settings = tuning.Tuning(1, distill=0)
+    teacher = type("Teacher", (), {"network": type("Net", (), {"task": "detect"})})
+    monkeypatch.setattr(trainers, "trainer_class", lambda *_: lambda overrides: Failing())
+    monkeypatch.setattr(tuning, "write_pt", lambda *_: None)
+    images = type("Images", (), {"data": data})
+
+    def trained():
+        tuning.tuned(torch.nn.Conv2d(1, 1, 1), teacher, None, None, images, 64, settings, tmp_path)  # type: ignore[arg-type]
+
+    with pytest.raises(RuntimeError, match="PytorchStreamWriter"):
+        trained()
+    monkeypatch.setattr(refused.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(InputError, match=r"^the disk is full: .*last\.pt"):
+        trained()

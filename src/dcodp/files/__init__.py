@@ -6,7 +6,7 @@ Nothing else in the project writes files in place. `writing`, `leases` and `dige
 
 from dcodp.files.digests import digest, file_digest
 from dcodp.files.leases import Busy, leased
-from dcodp.files.refused import is_full, unwritable
+from dcodp.files.refused import is_full, refusal, unwritable
 from dcodp.files.writing import read_json, replacing, replacing_folder, write_atomically
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "is_full",
     "leased",
     "read_json",
+    "refusal",
     "replacing",
     "replacing_folder",
     "unwritable",

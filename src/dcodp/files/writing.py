@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -14,7 +15,21 @@ from typing import IO, Any
 
 from dcodp.errors import InputError
 from dcodp.files.leases import PART, require_held
-from dcodp.files.refused import unwritable
+from dcodp.files.refused import refusal, unwritable
+
+
+class _Raw(io.FileIO):
+    """A file that remembers what the system refused to write; libraries tell of it in words of their own (torch by a
+    RuntimeError about a position), or not at all."""
+
+    refused: OSError | None = None
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.refused = error
+            raise
 
 
 @contextlib.contextmanager
@@ -22,22 +37,28 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A stream whose content takes the file's place at the end: whenever the machine stops, the file holds either what
     it held or all that was written.
 
-    Raises InputError where the disk is full, the folder cannot be written, or another process has taken it over.
+    Raises InputError where the disk is full, whatever was made of that by who wrote, where the folder cannot be
+    written, or where another process has taken it over.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")  # as no other machine names its own
+    raw: _Raw | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+        raw = _Raw(temporary, "wb")
+        with io.BufferedWriter(raw) as stream:
             yield stream
             stream.flush()
+            if raw.refused:
+                raise raw.refused
             os.fsync(stream.fileno())
         require_held(path)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):  # the folder itself may be what is missing
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise unwritable(path, error) from error
+        refused = error if isinstance(error, OSError) else raw and raw.refused
+        if refused and isinstance(error, Exception):
+            raise unwritable(path, refused) from error
         raise
 
 
@@ -46,7 +67,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """An empty folder that takes the place of the one at `path` at the end, with what was written into it; after an
     error there is what was there.
 
-    Raises InputError where the disk is full or the folder cannot be written.
+    Raises InputError where the disk is full, also where who wrote says something else of it, or the folder cannot be
+    written.
     """
     mark = f"{path.name}.{os.getpid()}-{threading.get_ident()}"
     new, old = path.with_name(f".{mark}.new"), path.with_name(f".{mark}.old")
@@ -58,11 +80,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         os.replace(new, path)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
+        refused = error if isinstance(error, OSError) else refusal(new)
         shutil.rmtree(new, ignore_errors=True)
         if old.exists() and not path.exists():
             os.replace(old, path)
-        if isinstance(error, OSError):
-            raise unwritable(path, error) from error
+        if refused and isinstance(error, Exception):
+            raise unwritable(path, refused) from error
         raise
 
 

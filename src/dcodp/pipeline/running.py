@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,11 +86,18 @@ def check_method(config: Config) -> None:
     repair_of(config)
 
 
+class _Log(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A line that a full disk does not take is left out; what needs the room says so, once."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
 @contextlib.contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
     """Everything that is logged while the cell runs also goes to its log.txt."""
     try:
-        handler = logging.FileHandler(path)
+        handler = _Log(path)
     except OSError as error:
         raise unwritable(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -28,7 +28,7 @@ from dcodp.records.record import (
     write_record,
 )
 from dcodp.records.running import claim, is_alive, now, read_progress, read_running, tell_progress
-from dcodp.records.studies import load_jobs, load_records, read_study, write_metrics, write_study
+from dcodp.records.studies import folders, load_jobs, load_records, observe, read_study, write_metrics, write_study
 from dcodp.records.sweeps import Sweep, SweepCell, read_sweeps, write_sweep
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "claim",
     "collect_provenance",
     "cpu_name",
+    "folders",
     "is_alive",
     "is_done",
     "keeping",
@@ -50,6 +51,7 @@ __all__ = [
     "load_records",
     "no_runs",
     "now",
+    "observe",
     "one_line",
     "plain",
     "read_metrics",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,23 +32,35 @@ SHARED = (("libraries",), ("pruning", "coupling"), ("pruning", "layers_frozen"))
 def load_records(results: Path) -> list[Record]:
     """Every run and every record of a study under `results`, sorted by id, with the status it really has: an unreadable
     record is "broken" (its `error` says why), a run whose process is gone is "interrupted". A run comes before the
-    record of a study that bears its id."""
-    runs = _observed(Path(results) / "runs")
+    record of a study that bears its id. What SHARED names is one object in all runs that have the same there."""
+    known: dict[str, Any] = {}
+    runs = [_sharing(observe(folder), known) for folder in folders(Path(results) / "runs")]
     kept = {record.run_id: record for record in read_study(results)}
     return sorted({**kept, **{run.run_id: run for run in runs}}.values(), key=lambda record: record.run_id)
 
 
+def _sharing(record: Record, known: dict[str, Any]) -> Record:
+    """Thousands of records have their detectors' coupling groups in memory once."""
+    for node, key in _places(record.provenance):
+        node[key] = known.setdefault(json.dumps(node[key]), node[key])
+    return record
+
+
 def load_jobs(results: Path) -> list[Record]:
     """The records of the jobs that compute what runs share, in the same way."""
-    return sorted(_observed(Path(results) / "jobs"), key=lambda record: record.run_id)
+    return sorted((observe(folder) for folder in folders(Path(results) / "jobs")), key=lambda record: record.run_id)
 
 
-def _observed(root: Path) -> list[Record]:
-    folders = root.iterdir() if root.is_dir() else ()
-    return [_observe(RunFolder(path)) for path in folders if path.is_dir() and not path.name.startswith(".")]
+def folders(root: Path) -> list[RunFolder]:
+    """Those of results/runs or results/jobs, none where there is no such."""
+    if not root.is_dir():
+        return []
+    with os.scandir(root) as entries:
+        return [RunFolder(Path(e.path)) for e in entries if not e.name.startswith(".") and e.is_dir()]
 
 
-def _observe(folder: RunFolder) -> Record:
+def observe(folder: RunFolder) -> Record:
+    """The record of a run, with the status it really has (see `load_records`)."""
     alive = is_alive(folder)
     if not folder.record.exists():
         lost = None if alive else "stopped before it wrote a record; run the cell again"
@@ -97,7 +110,8 @@ def _places(provenance: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     for *parents, key in SHARED:
         node: Any = provenance
         for parent in parents:
-            node = node.get(parent) or {}
+            found = node.get(parent)
+            node = found if isinstance(found, dict) else {}
         if key in node:
             yield node, key
 

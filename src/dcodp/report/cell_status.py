@@ -11,7 +11,17 @@ import rich.table
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dcodp.records import Record, RunFolder, load_jobs, load_records, no_runs, read_progress, read_running, read_sweeps
+from dcodp.records import (
+    Record,
+    RunFolder,
+    folders,
+    no_runs,
+    observe,
+    read_progress,
+    read_running,
+    read_study,
+    read_sweeps,
+)
 from dcodp.report.methods import budget_name, identity
 from dcodp.report.terminal import console
 
@@ -43,20 +53,59 @@ def cells(results: Path) -> list[CellStatus]:
 
     Raises InputError where there is none of them.
     """
-    records, sweeps = load_records(results), read_sweeps(results)
-    known = {record.run_id for record in records}
-    asked = {cell.run_id: (sweep.name, cell) for sweep in sweeps for cell in sweep.cells}
-    listed = [_recorded(record, results / "runs") for record in records]
-    listed += [
-        CellStatus("missing", run_id, " ".join(cell.overrides), f"asked for by sweep {name}, not started")
-        for run_id, (name, cell) in sorted(asked.items())
-        if run_id not in known
-    ]
-    listed += [CellStatus("failed", "", f"sweep {sweep.name}", sweep.error) for sweep in sweeps if sweep.error]
-    listed += [_recorded(job, results / "jobs") for job in load_jobs(results) if job.status != "done"]
-    if not listed:
-        raise no_runs(results)
-    return listed
+    return Watched(results).cells()
+
+
+class Watched:
+    """A results folder that is looked at again and again. Records that nobody is at work on are read again only when
+    they change, and none is kept: thousands of them are large."""
+
+    def __init__(self, results: Path):
+        self.results = results
+        self._known: dict[Path, tuple[tuple[int, int], CellStatus]] = {}  # record → when and how large it was
+
+    def cells(self) -> list[CellStatus]:
+        """See `cells`."""
+        sweeps = read_sweeps(self.results)
+        kept = {record.run_id: _recorded(record, self.results / "runs") for record in read_study(self.results)}
+        found = kept | {cell.run_id: cell for cell in self._seen("runs")}
+        asked = {cell.run_id: (sweep.name, cell) for sweep in sweeps for cell in sweep.cells}
+        listed = [found[run_id] for run_id in sorted(found)]
+        listed += [
+            CellStatus("missing", run_id, " ".join(cell.overrides), f"asked for by sweep {name}, not started")
+            for run_id, (name, cell) in sorted(asked.items())
+            if run_id not in found
+        ]
+        listed += [CellStatus("failed", "", f"sweep {sweep.name}", sweep.error) for sweep in sweeps if sweep.error]
+        jobs = sorted(self._seen("jobs"), key=lambda job: job.run_id)
+        listed += [job for job in jobs if job.status != "done"]
+        if not listed:
+            raise no_runs(self.results)
+        return listed
+
+    def _seen(self, kind: str) -> list[CellStatus]:
+        return [self._look(folder) for folder in folders(self.results / kind)]
+
+    def _look(self, folder: RunFolder) -> CellStatus:
+        stamp = _stamp(folder)
+        before = self._known.get(folder.record)
+        if before is not None and before[0] == stamp:
+            return before[1]
+        cell = _recorded(observe(folder), folder.path.parent)
+        if stamp is not None:
+            self._known[folder.record] = stamp, cell
+        return cell
+
+
+def _stamp(folder: RunFolder) -> tuple[int, int] | None:
+    """What changes with the record; None where there is none, or while a process is at work on it."""
+    if folder.running.exists():
+        return None
+    try:
+        found = folder.record.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _recorded(record: Record, root: Path) -> CellStatus:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -55,10 +55,19 @@ Stages = Callable[[Record], Mapping[str, Mapping[str, Any]]]  # {name: evaluatio
 
 def measurements(records: Iterable[Record], stages: Stages = stages_of) -> pd.DataFrame:
     """One row per record and measured stage; blocks of unfinished runs count, their status says so."""
-    rows = [
+    rows = (
         _row(record, stage, block) for record in records if record.config for stage, block in stages(record).items()
-    ]
-    return pd.DataFrame(rows, columns=list(_row(Record(""), "dense", {})))
+    )
+    return pd.DataFrame(list(_sharing(rows)), columns=list(_row(Record(""), "dense", {})))
+
+
+def _sharing(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows, of which those of one setting have one explanation of it: thousands of them are large."""
+    known: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        for key in ("setting", "base"):
+            row[f"{key}_of"] = known.setdefault(row[key] or row["base"], row[f"{key}_of"])
+        yield row
 
 
 def _row(record: Record, stage: str, block: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,6 +180,36 @@ def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
         values = list(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
         keep &= frame[key].isin(values)
     return frame.loc[keep]
+
+
+class Selection:
+    """`select` by the same fields again and again: the rows are looked through once for each set of fields, not once
+    for each question."""
+
+    def __init__(self, frame: pd.DataFrame):
+        self.frame = frame
+        self._places: dict[tuple[str, ...], dict[tuple, list[int]]] = {}  # fields → their values → rows
+
+    def where(self, values: Mapping[str, Any]) -> pd.DataFrame:
+        """Rows whose fields have the given value. Raises InputError for an unknown field."""
+        fields = tuple(values)
+        if fields not in self._places:
+            select(self.frame.iloc[:0], values)  # for its refusal
+            self._places[fields] = _places(self.frame, fields)
+        return self.frame.iloc[self._places[fields].get(comparable(values.values()), [])]
+
+
+def _places(frame: pd.DataFrame, fields: Sequence[str]) -> dict[tuple, list[int]]:
+    found: dict[tuple, list[int]] = {}
+    columns = [frame[field].tolist() for field in fields]
+    for place, values in enumerate(zip(*columns, strict=True) if fields else [()] * len(frame)):
+        found.setdefault(comparable(values), []).append(place)
+    return found
+
+
+def comparable(values: Iterable[Any]) -> tuple:
+    """Not a number equals itself here."""
+    return tuple("nan" if isinstance(value, float) and math.isnan(value) else value for value in values)
 
 
 def measure(rows: pd.DataFrame, name: str) -> Measurement:

@@ -14,7 +14,7 @@ from dcodp.report.labels import heading, label
 from dcodp.report.layouts import DEFAULT_TABLE, FOUND, Column, TableLayout
 from dcodp.report.methods import METHOD, stages_asked
 from dcodp.report.notes import footnotes
-from dcodp.report.query import MISSING, Measurement, differences, measure, select
+from dcodp.report.query import MISSING, Measurement, Selection, comparable, differences, measure, select
 
 DENSE_FIELDS = ("model", "family", "dataset", "seed", "subset")  # what can be asked of a net that is not pruned
 ABSENT = Measurement(None, state="none")
@@ -54,14 +54,14 @@ def build_table(layout: TableLayout, frame: pd.DataFrame) -> Table:
     asked = list(_asked(layout, frame))
     built = [_row(layout, ask) for ask in asked]
     rows = tuple(row for row, _ in built)
-    used = pd.concat([frame.iloc[:0], *(cell for _, cell in built)])
+    used = frame.loc[list(dict.fromkeys(itertools.chain.from_iterable(cell.index for _, cell in built)))]
     return Table(
         layout.name,
         layout.title,
         headers=tuple(heading(key) for key in layout.rows),
         columns=layout.columns,
         rows=rows,
-        footnotes=footnotes(used.loc[~used.index.duplicated()], [row.cells for row in rows], layout.columns),
+        footnotes=footnotes(used, [row.cells for row in rows], layout.columns),
         claims=layout.claims,
         command=layout.command,
         datasets=tuple(dict.fromkeys(ask.fields["dataset"] for ask in asked)),
@@ -76,7 +76,7 @@ class _Ask:
     fields: Mapping[str, Any]
     note: str
     dense: pd.DataFrame
-    later: pd.DataFrame
+    later: pd.DataFrame  # of these values, unless the row is the dense net's
     dense_note: str = ""  # what tells the dense net from the others that nets of this setting came from
 
 
@@ -90,8 +90,9 @@ def _asked(layout: TableLayout, frame: pd.DataFrame) -> Iterator[_Ask]:
         for note, before, after in _settings(select(dense, who), select(later, who)):
             for net, text in unmixed(before) if layout.dense else ():
                 yield _Ask({**who, "stage": "dense"}, note, net, after, text)
-            for combination in _combinations(layout, after):
-                for rows, text in unmixed(select(after, _later(combination))):
+            chosen = Selection(after)
+            for combination in _combinations(layout, chosen):
+                for rows, text in unmixed(chosen.where(_later(combination))):
                     own = ", ".join(filter(None, (note, text)))
                     yield _Ask({**who, "stage": layout.stage, **combination}, own, before, rows)
 
@@ -131,18 +132,20 @@ def _settings(dense: pd.DataFrame, later: pd.DataFrame) -> list[tuple[str, pd.Da
     return list(zip(texts, bases, groups, strict=True))
 
 
-def _combinations(layout: TableLayout, rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _combinations(layout: TableLayout, chosen: Selection) -> list[dict[str, Any]]:
     """Declared values as a product, fields that are FOUND as the combinations that were measured, jointly."""
     keys = [key for key in layout.rows if key not in ("dataset", "model")]
     starred = [key for key in keys if layout.rows[key] == (FOUND,) and key != "stage"]
     coupled_first = [key != "interlayer" for key in METHOD]
-    ordered = rows.sort_values([*METHOD], ascending=coupled_first, kind="stable").to_dict("records") if starred else []
-    found = list({tuple(row[key] for key in starred): {key: row[key] for key in starred} for row in ordered}.values())
+    ordered = chosen.frame.sort_values([*METHOD], ascending=coupled_first, kind="stable") if starred else None
+    rows = [] if ordered is None else zip(*(ordered[key].tolist() for key in starred), strict=True)
+    different = {comparable(values): values for values in rows}.values()
+    found = [dict(zip(starred, values, strict=True)) for values in different]
     declared = [[(key, v) for v in layout.rows[key]] for key in keys if layout.rows[key] != (FOUND,)]
     every = [{**one, **dict(rest)} for one in found or [{}] for rest in itertools.product(*declared)] if keys else []
     if layout.rows.get("stage") != (FOUND,):
         return every
-    return [{**one, "stage": stage} for one in every for stage in _stages(select(rows, one))]
+    return [{**one, "stage": stage} for one in every for stage in _stages(chosen.where(one))]
 
 
 def _stages(rows: pd.DataFrame) -> list[str]:
@@ -154,12 +157,12 @@ def _stages(rows: pd.DataFrame) -> list[str]:
 def _row(layout: TableLayout, ask: _Ask) -> tuple[Row, pd.DataFrame]:
     """The row and the records that it draws on."""
     is_dense = ask.fields["stage"] == "dense"
-    identity = {key: value for key, value in ask.fields.items() if key != "stage"}
-    rows = ask.dense if is_dense else select(ask.later, identity)
+    rows = ask.dense if is_dense else ask.later
     stages = [ask.fields["stage"] if is_dense else column.stage or ask.fields["stage"] for column in layout.columns]
     before = (None, "dense", layout.stage)  # columns in which the dense net has something to be compared by
+    at = {stage: rows.loc[rows["stage"] == stage] for stage in set(stages)}
     cells = tuple(
-        ABSENT if is_dense and column.stage not in before else measure(rows.loc[rows["stage"] == stage], column.value)
+        ABSENT if is_dense and column.stage not in before else measure(at[stage], column.value)
         for column, stage in zip(layout.columns, stages, strict=True)
     )
     used = rows.loc[rows["stage"].isin(stages)]

@@ -59,7 +59,6 @@ def train(
     """
     if files.is_done(folder):
         return
-    folder.mkdir(parents=True, exist_ok=True)
     fabric = make_fabric([torch.device(device) for device in devices], settings.amp, settings.amp_on_cpu)
     start_from = (detector, batches, settings, folder, seed, validate, terms or {}, on_epoch)
     if len(devices) > 1:

@@ -11,9 +11,11 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dcodp.errors import InputError
+from dcodp.files import unwritable
 from dcodp.workers.jobs import Job
 from dcodp.workers.work import do
 
@@ -47,16 +49,33 @@ def run(jobs: Sequence[Job], settings: Mapping[str, Any]) -> dict[str, int]:
     Raises InputError where there is no SLURM or it refuses the jobs. Interrupted, it leaves the jobs in SLURM's queue.
     """
     submitted: dict[str, submitit.Job[int]] = {}
+    folder = _folder(settings["submitit_folder"], jobs[0].launch)
     for after, group in groupby(jobs, lambda job: job.after):
         together = list(group)
         dependency = ":".join(submitted[name].job_id for name in after)
-        submitted |= zip([job.name for job in together], _submit(together, settings, dependency), strict=True)
+        submitted |= zip([job.name for job in together], _submit(together, settings, dependency, folder), strict=True)
     log.info("%d jobs are in SLURM's queue; they go on without this process, dcodp status tells how far", len(jobs))
     _wait(list(submitted.values()))
     return {name: _status(job) for name, job in submitted.items()}
 
 
-def _submit(jobs: Sequence[Job], settings: Mapping[str, Any], dependency: str) -> list[submitit.Job[int]]:
+def _folder(asked: str, launch: str) -> Path:
+    """Where all jobs of this call have their logs and results, made before the first is submitted.
+
+    SLURM opens the log of a job that starts at once before submitit makes a folder with the job's number in its name,
+    and the job fails. Numbers begin anew with a new SLURM, so what an earlier call left lies elsewhere.
+    """
+    from submitit.core.utils import JobPaths
+
+    folder = JobPaths.get_first_id_independent_folder(asked) / launch
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
+def _submit(jobs: Sequence[Job], settings: Mapping[str, Any], dependency: str, folder: Path) -> list[submitit.Job[int]]:
     """One job, or an array, that starts when those that it depends on ended, however."""
     import submitit
     from submitit.core.utils import FailedJobError
@@ -67,7 +86,7 @@ def _submit(jobs: Sequence[Job], settings: Mapping[str, Any], dependency: str) -
         given["slurm_additional_parameters"] = {**more, "dependency": f"afterany:{dependency}"}
     try:
         executor = submitit.AutoExecutor(
-            settings["submitit_folder"], cluster="slurm", slurm_max_num_timeout=settings.get("max_num_timeout", 0)
+            folder, cluster="slurm", slurm_max_num_timeout=settings.get("max_num_timeout", 0)
         )
         executor.update_parameters(**given)
         return executor.map_array(Work(), jobs)

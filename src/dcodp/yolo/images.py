@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,6 @@ def from_yaml(file: Path, folder: Path) -> Images:
     tree = data_yaml.read(file)
     names, _ = data_yaml.classes(file, tree)
     splits = {split: data_yaml.images(file, tree, split) for split in SPLITS if tree.get(split) or split != "test"}
-    folder.mkdir(parents=True, exist_ok=True)
     for split, paths in splits.items():
         write_atomically(folder / f"{split}.txt", "\n".join(str(path.resolve()) for path in paths) + "\n")
     told = {split: str((folder / f"{split}.txt").resolve()) for split in splits}
@@ -98,5 +96,4 @@ def place_font() -> None:
 
     for name in (FONT, "Arial.Unicode.ttf"):
         if not (USER_CONFIG_DIR / name).exists():
-            USER_CONFIG_DIR.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(font_manager.findfont("DejaVu Sans"), USER_CONFIG_DIR / name)
+            write_atomically(USER_CONFIG_DIR / name, Path(font_manager.findfont("DejaVu Sans")).read_bytes())

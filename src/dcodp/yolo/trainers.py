@@ -22,7 +22,16 @@ from ultralytics.utils.torch_utils import unwrap_model  # noqa: E402
 
 from dcodp.detectors.checkpoint import read_checkpoint  # noqa: E402
 from dcodp.errors import InputError  # noqa: E402
+from dcodp.files import write_atomically  # noqa: E402
 from dcodp.yolo.teaching import Teaching  # noqa: E402
+
+
+class _Whole(type(Path())):
+    """A path whose file is replaced in one step."""
+
+    def write_bytes(self, data: Any) -> int:
+        write_atomically(Path(self), data)
+        return len(data)
 
 
 class _Pruned:
@@ -31,6 +40,8 @@ class _Pruned:
     teaching: Teaching | None = None
     data: Any
     model: Any
+    last: Path
+    best: Path
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """A copy of the net of the checkpoint, whatever its description says."""
@@ -46,6 +57,11 @@ class _Pruned:
         for parameter in network.parameters():
             parameter.requires_grad = parameter.is_floating_point()
         return network
+
+    def save_model(self) -> Any:
+        """A full disk, or a kill, leaves the checkpoints of the epoch before."""
+        self.last, self.best = _Whole(self.last), _Whole(self.best)
+        return super().save_model()  # type: ignore[misc]
 
     def _setup_train(self) -> None:
         super()._setup_train()  # type: ignore[misc]

@@ -12,6 +12,8 @@ from torch import nn
 from dcodp.detectors.checkpoint import read_checkpoint
 from dcodp.detectors.ultralytics.adapter import UltralyticsNet
 from dcodp.detectors.ultralytics.writing import write_pt
+from dcodp.errors import InputError
+from dcodp.files import refusal, unwritable
 from dcodp.graph import CouplingGraph
 from dcodp.pruning import PrunePlan
 from dcodp.training.distillation import Distillation, distillation
@@ -65,7 +67,6 @@ def tuned(
     if last.exists() and not going_on:
         return _best(last)
     if not going_on:
-        folder.mkdir(parents=True, exist_ok=True)
         write_pt(small, start, {"task": task, "imgsz": size})
     overrides = _overrides(task, start, images, size, settings, folder)
     if going_on:
@@ -73,7 +74,12 @@ def tuned(
     trainer = kind(overrides=overrides)
     if settings.distill:
         trainer.teaching = Teaching(_term(teacher, small, graph, plan, settings.distill))
-    trainer.train()
+    try:
+        trainer.train()
+    except Exception as error:
+        if not isinstance(error, InputError) and (refused := refusal(folder)):
+            raise unwritable(last, refused) from error
+        raise
     return _best(last)
 
 

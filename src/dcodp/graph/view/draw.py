@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from dcodp.files import replacing
 from dcodp.graph.coupling import CouplingGraph
 from dcodp.graph.view.patterns import Pattern, find_patterns
 
@@ -24,13 +25,13 @@ Places = dict[str, tuple[float, float]]  # layer → centre of its box
 
 def draw_patterns(graph: CouplingGraph, folder: Path) -> list[Path]:
     """Writes `residual`, `elan`, `repconv` and `fpn`, each as SVG and PNG, as far as the net has them."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for pattern in find_patterns(graph):
         figure = draw_pattern(graph, pattern)
         for kind in ("svg", "png"):
             path = folder / f"{pattern.name}.{kind}"
-            figure.savefig(path, bbox_inches="tight", dpi=150)
+            with replacing(path) as stream:
+                figure.savefig(stream, format=kind, bbox_inches="tight", dpi=150)
             written.append(path)
     return written
 
