@@ -43,7 +43,7 @@ def test_the_wheel_holds_all_that_runs_need(wheel):
     assert "dcodp/py.typed" in held
     modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
     data = {f"dcodp/{p.relative_to(ROOT).as_posix()}" for n in ("conf", "experiments") for p in (ROOT / n).rglob("*.*")}
-    beside = {p for p in (ROOT / "src").rglob("*") if p.suffix in (".yaml", ".html", ".css")}
+    beside = {p for p in (ROOT / "src").rglob("*") if p.suffix in (".yaml", ".html", ".css", ".js")}
     data |= {path.relative_to(ROOT / "src").as_posix() for path in beside}
     assert {"dcodp/conf/config.yaml", "dcodp/conf/model/yolov8n.yaml"} < data
     assert {name for name in held if not name.startswith("dcodp-")} == {"dcodp/py.typed", *modules, *data}

@@ -175,10 +175,10 @@ def test_training_that_does_not_fit_is_one_line(whole, tmp_path, monkeypatch):
 
     real = Objective.forward
 
-    def forward(self, images, *rest):
-        if len(images) > 2:
+    def forward(self, given):
+        if len(given.batch.images) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-        return real(self, images, *rest)
+        return real(self, given)
 
     monkeypatch.setattr(Objective, "forward", forward)
     with pytest.raises(InputError, match=r"^train\.batch=4 does not fit .*; train\.batch=2 fits$"):
