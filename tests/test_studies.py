@@ -40,6 +40,33 @@ def test_a_study_is_read_without_loss(tmp_path):
     assert read_study(tmp_path) == load_records(tmp_path) == records
 
 
+def test_a_study_keeps_no_place_of_the_machine_that_made_it(tmp_path):
+    made = record()
+    made.config |= {
+        "paths": {"data": "../elsewhere/images", "results": "/scratch/runs", "own": None},
+        "model": {"name": "net", "weights": "/scratch/net.pt", "backbone_weights": None, "variant": "n"},
+        "dataset": {"file": "~/cells/data.yaml", "train": "VOC2007/trainval", "val": "val"},
+    }
+    write_study(tmp_path, [made])
+    (kept,) = read_study(tmp_path)
+    assert kept.config["paths"] == {"data": "images", "results": "runs", "own": None}
+    assert kept.config["model"] == {"name": "net", "weights": "net.pt", "backbone_weights": None, "variant": "n"}
+    assert kept.config["dataset"] == {"file": "data.yaml", "train": "VOC2007/trainval", "val": "val"}
+    assert made.config["paths"]["results"] == "/scratch/runs"
+
+
+@pytest.mark.parametrize("study", sorted(KEEP.parent.glob("*/records.json")), ids=lambda path: path.parent.name)
+def test_what_is_committed_names_no_place_of_a_machine(study):
+    def texts(tree):
+        if isinstance(tree, dict | list):
+            for part in tree.values() if isinstance(tree, dict) else tree:
+                yield from texts(part)
+        elif isinstance(tree, str):
+            yield tree
+
+    assert [text for text in texts(json.loads(study.read_text())) if text.startswith(("/", "../", "~"))] == []
+
+
 def test_what_a_detectors_records_have_in_common_is_stored_once(tmp_path):
     other = {name: GROUPS[name] for name in ("neck", "stem")}  # the order of groups is not lost either
     records = [record("a"), record("b"), record("c", groups=other)]

@@ -3,8 +3,9 @@
 results/STUDY/records.json      {"format": 1, "shared": {name: value}, "records": [record, …]}, one record a line
 results/STUDY/metrics.jsonl     {"run_id": …, and what metrics.jsonl of that run has}, one line per epoch
 
-A study is what a results folder leaves to be kept: the same records with the same numbers. What a detector's records
-have in common (SHARED: its coupling groups above all) stands in the file once, and the records name it.
+A study is what a results folder leaves to be kept: the same records with the same numbers, and of the places of the
+machine that made them the last names alone. What a detector's records have in common (SHARED: its coupling groups above
+all) stands in the file once, and the records name it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from dcodp.errors import InputError
@@ -25,6 +26,11 @@ from dcodp.records.record import Record, plain, read_record, record_of
 from dcodp.records.running import is_alive
 
 FORMAT = 1
+PLACES = {  # sections of a configuration whose keys are places of a machine: of them a study keeps the last name
+    "paths": ("data", "results", "own"),
+    "model": ("weights", "backbone_weights", "variant"),
+    "dataset": ("file", "train", "val", "test", "train_images", "val_images", "test_images"),
+}
 # places in `provenance` of mappings that a study holds once; a record has a name there, which `shared` explains
 SHARED = (("libraries",), ("pruning", "coupling"), ("pruning", "layers_frozen"))
 
@@ -132,10 +138,26 @@ def _compact(record: Record, shared: dict[str, Any]) -> dict[str, Any]:
     lost: list[str] = []
     tree = plain(dataclasses.asdict(record), lost)
     tree["notes"] += [note for note in lost if note not in tree["notes"]]
+    _forget_places(tree["config"])
     for node, key in _places(tree["provenance"]):
         if isinstance(node[key], dict):
             node[key] = _name(node[key], f"{_model(record)} {key}", shared)
     return tree
+
+
+def _forget_places(config: dict[str, Any]) -> None:
+    """`/somewhere/yolov8n.pt` and `../data` become yolov8n.pt and data; what lies below the project stays as it is."""
+    for section, keys in PLACES.items():
+        node = config.get(section)
+        if not isinstance(node, dict):
+            continue
+        for key in keys:
+            if isinstance(node.get(key), str) and _elsewhere(PurePath(node[key])):
+                node[key] = PurePath(node[key]).name
+
+
+def _elsewhere(path: PurePath) -> bool:
+    return path.is_absolute() or ".." in path.parts or path.parts[:1] == ("~",)
 
 
 def _model(record: Record) -> str:
