@@ -10,6 +10,7 @@ from torchvision.ops import DeformConv2d
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 import dcodp
+from dcodp.graph import tracing
 
 
 def test_three_branches_are_one_group():
@@ -120,3 +121,27 @@ def test_windows_lose_whole_heads_with_their_channels():
     assert [g.channels for g in graph.groups] == [4, 64, 64]
     attention = small.features[1][0].attn
     assert attention.num_heads == 2 and attention.qkv.weight.shape == (24, 8)
+
+
+def test_a_module_is_not_traced_again_for_a_small_view_where_a_larger_one_shrinks(monkeypatch):
+    """Deformable attention: weights of points cannot go, head size of the values can; whole heads would end both."""
+
+    class Points(nn.Module):
+        def __init__(self, points):
+            super().__init__()
+            self.value, self.weights, self.proj = nn.Linear(3, 12), nn.Linear(3, 2 * points), nn.Linear(12, 4)
+            self.heads, self.points = 2, points
+
+        def forward(self, x):
+            x = x.flatten(2).transpose(1, 2)[:, : self.points]
+            value = self.value(x).view(*x.shape[:2], self.heads, -1)
+            weights = self.weights(x).view(*x.shape[:2], self.heads, self.points).softmax(-1)
+            return self.proj(torch.einsum("bqhp,bphd->bqhd", weights, value).flatten(2))
+
+    looks, traced = [], tracing._traced
+    monkeypatch.setattr(tracing, "_traced", lambda *a, **k: looks.append(a[-1]) or traced(*a, **k))
+    _, small = removed_at_half(Points(4))
+    assert small.value.out_features == 6 and looks == [frozenset()]
+    looks.clear()
+    removed_at_half(Points(40), torch.rand(1, 3, 8, 8, dtype=torch.float64))
+    assert len(looks) == 2, "where more hangs on the view that is stuck, the other way is tried"

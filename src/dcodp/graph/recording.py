@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,15 +158,24 @@ class Recorder:
 
     def stuck(self, components: Components) -> frozenset[str]:
         """The modules whose views can shrink in no way that was chosen, though in another they might: not where the
-        model gives out all the channels that are viewed, nor where hardly a parameter hangs on them."""
+        model gives out all the channels that are viewed, nor where hardly a parameter hangs on them, nor where more
+        hangs on the module's views that do shrink and would lose their way.
+        """
         kept = [labels for labels, reason in self.labels.fixes if reason.startswith(OUTPUT)]
         given_out = np.concatenate([np.zeros(0, np.int64), *kept])
-        held = [choice for choice in self.choices if not components.removable(choice.labels).any()]
-        open_ = [choice for choice in held if not np.isin(choice.given, given_out).all()]
-        share = self._shares(components) if open_ else np.zeros(0)
-        return frozenset(
-            choice.module for choice in open_ if share[np.unique(components.of[choice.given])].sum() > LEAST_SHARE
-        )
+        shrinks = [bool(components.removable(choice.labels).any()) for choice in self.choices]
+        held, free = defaultdict(list), defaultdict(list)
+        for choice, as_chosen in zip(self.choices, shrinks, strict=True):
+            if as_chosen:
+                free[choice.module].append(choice.given)
+            elif not np.isin(choice.given, given_out).all():
+                held[choice.module].append(choice.given)
+        share = self._shares(components) if held else np.zeros(0)
+
+        def carried(given: list[np.ndarray]) -> float:
+            return share[np.unique(components.of[np.concatenate(given)])].sum() if given else 0.0
+
+        return frozenset(m for m in held if carried(held[m]) > max(LEAST_SHARE, carried(free[m])))
 
     def _shares(self, components: Components) -> np.ndarray:
         """[components] the share of all parameters that a component carries."""
