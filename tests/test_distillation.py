@@ -22,7 +22,7 @@ from dcodp.errors import InputError
 from dcodp.files.tensors import load_tensors
 from dcodp.testing import enliven, run, zeroed
 from dcodp.training import train
-from dcodp.training.distillation import BLOCKS, distillation, reading
+from dcodp.training.distillation import BLOCKS, _channels, distillation, reading
 from dcodp.training.files import load_last
 from dcodp.training.objective import Objective, Whole
 
@@ -88,14 +88,16 @@ def test_a_copy_has_nothing_to_learn_and_a_pruned_net_has_in_every_part(family):
 def test_only_the_net_that_learns_gets_gradients(family):
     dense, graph, plan = family
     small = dense.with_network(dcodp.prune(dense.network, plan).train())
-    before = {k: v.clone() for k, v in dense.network.state_dict().items()}
     term = distillation(dense, small.network, graph, plan, 1.0)
+    nets = [dense.network, term.teacher.network]
+    before = [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
     loss, _ = objective(small, term, False, batch())
     loss.backward()
     assert all(p.grad is not None for p in small.network.parameters() if p.requires_grad)
     assert all(p.grad is None for net in (dense, term.teacher) for p in net.network.parameters())
     assert not term.teacher.network.training and term.teacher.network is not dense.network
-    assert all(torch.equal(v, before[k]) for k, v in term.teacher.network.state_dict().items())
+    for net, values in zip(nets, before, strict=True):
+        assert all(torch.equal(v, values[k]) for k, v in net.state_dict().items())
     names = {name for name, _ in Objective(small, {"distill": term}).named_parameters()}
     assert names == {f"network.{name}" for name, _ in small.network.named_parameters()}
 
@@ -269,3 +271,25 @@ def test_a_new_detector_needs_nothing_of_its_own(yolov8):
     assert set(parts) == {"distill_features", "distill_outputs"} and float(parts["distill_outputs"]) > 0
     same = distillation(dense, dense.network, graph, dcodp.PrunePlan(), 1.0)
     assert sum(map(float, objective(dense, same, False, batch())[1].values())) < 1e-9
+
+
+@pytest.mark.parametrize("name, variant", FAMILIES[:2])
+def test_a_teacher_without_batch_norms_says_and_reads_what_the_dense_net_does(name, variant):
+    torch.manual_seed(0)
+    dense, _ = build(ModelConfig(name=name, family=name, variant=variant), CLASSES)
+    enliven(dense.network.double().eval(), dense.example_inputs(SIZE))
+    graph, images = dense.coupling_graph(SIZE), dense.example_inputs(SIZE)
+    term = distillation(dense, dense.network, graph, dcodp.select(graph, {}), 1.0)
+    teacher = term.teacher.network
+    with torch.no_grad(), reading(dense.network, term.kept) as read, reading(teacher, term.kept) as merged:
+        said = [dense.outputs(net(*images)) for net in (dense.network, teacher)]
+    torch.testing.assert_close((said[1], merged), (said[0], read), rtol=1e-6, atol=1e-6)
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (dense.network, teacher)]
+    assert norms[1] < 0.2 * norms[0] and not any(p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_channels_are_chosen_in_the_order_that_maps_lie_in(layout):
+    maps, kept = torch.rand(2, 6, 3, 4).to(memory_format=layout), torch.tensor([0, 2, 5])
+    chosen = _channels(maps, kept, 1)
+    assert torch.equal(chosen, maps[:, kept]) and chosen.is_contiguous(memory_format=layout)

@@ -70,7 +70,7 @@ class Distillation:
                 continue  # a layer that heads call more often in training than in evaluation: no counterparts
             pairs = list(zip(found.get(name, []), taught.get(name, []), strict=True))
             for small, dense in pairs:
-                wanted = dense if kept is None else dense.index_select(channel, kept)
+                wanted = dense if kept is None else _channels(dense, kept, channel)
                 errors.append(unexplained(small, wanted, channel) / len(pairs))
         return torch.stack(errors).sum()
 
@@ -87,7 +87,7 @@ def distillation(
     """What `dense` teaches `small`, which `plan` made of it; `graph` is a trace of either. Raises InputError where the
     plan is of another net."""
     kept = {name: _kept(small, name, plan) for name in readers(graph, small)}
-    network: Any = copy.deepcopy(dense.network).eval().requires_grad_(False)
+    network: Any = dense.merged(copy.deepcopy(dense.network).eval()).requires_grad_(False)
     return Distillation(dense.with_network(network.to(memory_format=torch.channels_last)), kept, weight)
 
 
@@ -115,6 +115,16 @@ def _kept(small: nn.Module, name: str, plan: PrunePlan) -> Tensor | None:
     if left != width:
         raise InputError(f"{name} reads {width} channels, the plan leaves {left}; give the plan that made this net")
     return None if kept is None else torch.as_tensor(kept)
+
+
+def _channels(maps: Tensor, kept: Tensor, channel: int) -> Tensor:
+    """These channels, in the order in memory that `maps` have, so that what is compared with them lies as they do.
+    Where channels lie side by side, rows of them are chosen from: several times as fast as `index_select(1)`."""
+    if maps.dim() != 4 or not maps.is_contiguous(memory_format=torch.channels_last):
+        return maps.index_select(channel, kept)
+    places = maps.permute(0, 2, 3, 1)
+    rows = places.flatten(0, 2).float().index_select(1, kept)  # in 16 bits it takes longer than with the copy
+    return rows.unflatten(0, places.shape[:3]).permute(0, 3, 1, 2)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from dcodp.detectors.imitation import (
     unexplained,
     weighted_mean,
 )
+from dcodp.detectors.merging import merge
 from dcodp.detectors.nms import non_maximum_suppression
 from dcodp.detectors.parallel import mean_over_processes
 from dcodp.detectors.ultralytics.description import Description, build
@@ -143,6 +144,14 @@ class UltralyticsNet(Detector):
         halves = [(found, taught) for found, taught in zip(_halves(outputs), _halves(lesson), strict=True) if taught]
         said = [_half(found, taught) for found, taught in halves]
         return {name: torch.stack([part[name] for part in said]).mean() for name in said[0]}
+
+    def merged(self, network: nn.Module) -> nn.Module:
+        from ultralytics.nn.modules import Conv
+
+        for block in network.modules():
+            if isinstance(block, Conv) and type(block).forward is Conv.forward:
+                merge(block)
+        return network
 
     def in_shapes_of(self, other: Detector) -> Detector:
         known = getattr(other, "description", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from dcodp.config import ModelConfig
@@ -13,6 +13,7 @@ from dcodp.data.types import Batch, Detections
 from dcodp.detectors.base import DecodeSettings, Detector
 from dcodp.detectors.comparing import prediction_distance
 from dcodp.detectors.families.yolov7.assign import assign_by_shape, assign_by_transport
+from dcodp.detectors.families.yolov7.blocks import ConvBlock
 from dcodp.detectors.families.yolov7.imitation import imitation
 from dcodp.detectors.families.yolov7.loss import Gains, detection_loss
 from dcodp.detectors.families.yolov7.network import YOLOv7, yolov7
@@ -69,6 +70,12 @@ class YOLOv7Detector(Detector):
         return detection_loss(raw, targets, matches, anchors, gains)
 
     @torch.no_grad()
+    def merged(self, network: nn.Module) -> nn.Module:
+        for block in network.modules():
+            if isinstance(block, ConvBlock):
+                block.fuse()
+        return network
+
     def lesson(self, batch: Batch, outputs: list[Tensor]) -> list[Tensor]:
         return self.network(self._scaled(batch.images))[1]
 

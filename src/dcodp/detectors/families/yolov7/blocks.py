@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from dcodp.detectors.merging import fused, merge
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -27,8 +28,7 @@ class ConvBlock(nn.Module):
 
     def fuse(self) -> None:
         """Puts the batch norm (running statistics) into the convolution; in eval mode the same function."""
-        if isinstance(self.bn, nn.BatchNorm2d):
-            self.conv, self.bn = _fused(self.conv, self.bn), nn.Identity()
+        merge(self)
 
 
 class RepConv(nn.Module):
@@ -62,10 +62,10 @@ class RepConv(nn.Module):
         """Adds the branches, batch norms included, into the 3×3 convolution; in eval mode the same function."""
         if self.rbr_1x1 is None:
             return
-        conv: Any = _fused(*self.rbr_dense)
-        branches: list[Any] = [_fused(*self.rbr_1x1)]
+        conv: Any = fused(*self.rbr_dense)
+        branches: list[Any] = [fused(*self.rbr_1x1)]
         if self.rbr_identity is not None:
-            branches.append(_fused(_identity(conv), self.rbr_identity))
+            branches.append(fused(_identity(conv), self.rbr_identity))
         for branch in branches:
             conv.weight += nn.functional.pad(branch.weight, [1, 1, 1, 1])  # the middle tap of the 3×3 kernel
             conv.bias += branch.bias
@@ -105,12 +105,6 @@ class Implicit(nn.Module):
     def __init__(self, channels: int, mean: float):
         super().__init__()
         self.implicit = nn.Parameter(mean + 0.02 * torch.randn(1, channels, 1, 1))
-
-
-def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A convolution with bias that does what `conv` and then `norm` do in eval mode."""
-    training = conv.training
-    return fuse_conv_bn_eval(conv.eval(), norm.eval()).train(training)
 
 
 def _identity(like: nn.Conv2d) -> nn.Conv2d:
