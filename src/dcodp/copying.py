@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,12 +12,32 @@ from torch import Tensor, nn
 
 
 def copied(network: nn.Module) -> nn.Module:
-    """A deep copy. Compiled functions are shared; results that a module keeps lose their history."""
+    """A deep copy. Compiled functions are shared; results that a module keeps, in whatever, lose their history."""
     memo: dict[int, Any] = {}
     for module in network.modules():
-        for value in vars(module).values():
+        for value in _held(vars(module), set()):
             if isinstance(value, torch.jit.ScriptFunction):
                 memo[id(value)] = value
             elif isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     return copy.deepcopy(network, memo)
+
+
+def _held(value: Any, seen: set[int]) -> Iterator[Any]:
+    """The value and whatever it holds, but for other modules and what lies in tensors, classes and functions."""
+    if id(value) in seen or isinstance(value, nn.Module | str | int | float | type):
+        return
+    seen.add(id(value))
+    yield value
+    if isinstance(value, Mapping):
+        parts = [*value.keys(), *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = list(value)
+    elif isinstance(value, functools.partial):
+        parts = [value.func, value.args, value.keywords, vars(value)]
+    elif isinstance(value, Tensor) or callable(value):
+        parts = []
+    else:
+        parts = [getattr(value, "__dict__", {})]
+    for part in parts:
+        yield from _held(part, seen)

@@ -20,6 +20,7 @@ from dcodp.pruning.allocation import kept_count as kept_count
 from dcodp.pruning.cost_aware import CostAware, cost_aware_counts
 from dcodp.pruning.costs import Cost
 from dcodp.pruning.plan import PrunePlan
+from dcodp.pruning.wrappers import wrapper_of
 from dcodp.targets import parse_target
 
 Allocation = Literal["uniform", "global", "cost"]
@@ -211,7 +212,8 @@ def _check(graph: CouplingGraph, scores: Mapping[str, Tensor]) -> None:
     groups = {g.name: g for g in graph.groups}
     for name, score in scores.items():
         if name not in groups:
-            raise InputError(f"scores name the group {name!r}, which the graph does not have; use graph.groups' names")
+            why = wrapper_of(name, groups) or "which the graph does not have; use graph.groups' names"
+            raise InputError(f"scores name the group {name!r}, {why}")
         if tuple(score.shape) != (groups[name].channels,):
             raise InputError(f"scores of {name} have shape {tuple(score.shape)}; give [{groups[name].channels}]")
         if torch.isnan(score).any():

@@ -11,6 +11,7 @@ from dcodp.copying import copied
 from dcodp.errors import InputError
 from dcodp.graph.norms import become_pruned
 from dcodp.pruning.plan import PrunePlan
+from dcodp.pruning.wrappers import wrapper_of
 
 
 def prune(network: nn.Module, plan: PrunePlan) -> nn.Module:
@@ -41,15 +42,9 @@ def check_fits(network: nn.Module, plan: PrunePlan) -> None:
     """Every tensor of the plan must be in the model, in its dense shape."""
     tensors = named_tensors(network)
     for name, shape in plan.shapes.items():
-        if name not in tensors and (name.removeprefix("module.") in tensors or f"module.{name}" in tensors):
-            raise InputError(
-                f'the plan names {name}, and this model has it with or without "module." in front; one of them is '
-                "wrapped in DataParallel: take its .module for both tracing and pruning"
-            )
         if name not in tensors:
-            raise InputError(
-                f"the plan names {name}, which this model does not have; use the architecture it was made for"
-            )
+            why = wrapper_of(name, tensors) or "which this model does not have; use the architecture it was made for"
+            raise InputError(f"the plan names {name}, {why}")
         if list(tensors[name].shape) != list(shape):
             raise InputError(
                 f"the plan expects {name} of shape {list(shape)}, this model has {list(tensors[name].shape)}; "
