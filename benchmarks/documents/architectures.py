@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 HEADER = ("architecture", "px", "M parameters", "trace s", "groups", "channels", "removed at 0.3", "removed at 0.5",
-          "error", "swapped", "channels that stay, and why", "torch-pruning")  # fmt: skip
+          "error", "rounding", "swapped", "channels that stay, and why", "torch-pruning")  # fmt: skip
 
 
 def document(measured: dict[str, Any]) -> str:
@@ -20,7 +20,8 @@ def document(measured: dict[str, Any]) -> str:
         "",
         f"`python benchmarks/architectures.py`, {what['threads']} thread of {what['hardware']}, {versions}. Ours: "
         "float64; “error” is the largest difference between the pruned net and the dense net whose removed channels "
-        "are zero, relative to the largest output; “swapped” is what exchanging two input channels of one layer would "
+        "are zero, relative to the largest output; “rounding” is what moving every parameter of that dense net by half of "
+        "its last bit does, and an error may be 16 times as large; “swapped” is what exchanging two input channels of one layer would "
         "change. torch-pruning: ratio 0.5 with the settings of its own examples, which leave the heads of detectors "
         f"alone, limits {what['peer_limits']} for each net. Every frozen layer’s reason is in architectures.json.",
         "",
@@ -54,7 +55,7 @@ def cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
     found, other = row["ours"], row["peer"]
     told = other["problem"] or f"{other['removed']:.1%} removed in {other['seconds']:.1f} s"
     if found["failure"]:
-        return (name, str(row["size"]), *["–"] * 9, told)
+        return (name, str(row["size"]), *["–"] * 10, told)
     return (
         name,
         str(row["size"]),
@@ -64,6 +65,7 @@ def cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
         str(found["channels"]),
         *(f"{share:.1%}" for share in at(row, "parameters_removed")),
         f"{max(at(row, 'error')):.0e}",
+        f"{max(at(row, 'rounding')):.0e}",
         "other shapes" if math.isinf(min(at(row, "swapped"))) else f"{min(at(row, 'swapped')):.0e}",
         reasons(found["frozen"]),
         told,
@@ -91,8 +93,11 @@ def summary(measured: dict[str, Any]) -> list[str]:
         f"the {len(asked)} that it was asked for"
     ]
     if good:
+        usual = what["allowed_error"]
         worst, least = max(max(at(r, "error")) for r in good), min(min(at(r, "swapped")) for r in good)
-        lines.append(f"largest error {worst:.1e} (allowed: {what['allowed_error']:.0e})")
+        below, above = sum(max(at(r, "error")) <= usual for r in good), max(good, key=lambda r: max(at(r, "error")))
+        lines.append(f"error at most {usual:.0e} in {below} of {len(good)}, at most {worst:.1e} in all "
+                     f"(where rounding alone does {max(at(above, 'rounding')):.1e})")  # fmt: skip
         lines.append(f"smallest effect of a swapped pair {least:.1e} (needed: {what['needed_effect']:.0e})")
     if detectors:
         least, ratio = min(at(r, "parameters_removed")[-1] for r in detectors), list(detectors[0]["ours"]["ratios"])[-1]

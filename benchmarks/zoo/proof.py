@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import dcodp
 from dcodp.graph import CouplingGraph
 from dcodp.pruning.plan import PrunePlan
-from dcodp.testing import enliven, relative_error, run, zeroed
+from dcodp.testing import enliven, relative_error, rounding_noise, run, zeroed
 from zoo.entry import Architecture
 from zoo.nets import ARCHITECTURES
 
@@ -64,7 +64,8 @@ def _checked(architecture: Architecture, size: int, ratios: Sequence[float]) -> 
 def prove(
     architecture: Architecture, model: nn.Module, graph: CouplingGraph, inputs: tuple[Any, ...], ratio: float
 ) -> dict[str, float]:
-    """Shares removed, and the relative differences: pruned against zeroed, dense against pruned, swapped channels."""
+    """Shares removed, and the relative differences: pruned against zeroed, what rounding alone does to the latter,
+    dense against pruned, swapped channels."""
     generator = torch.Generator().manual_seed(1)
     scores = {g.name: torch.rand(g.channels, generator=generator) for g in graph.groups}
     plan = dcodp.select(graph, scores, ratio=ratio)
@@ -76,11 +77,13 @@ def prove(
     def computed(network: nn.Module) -> list[Tensor]:
         return run(network, inputs, architecture.compared, sorted(heads))
 
-    expected, found = computed(zeroed(model, plan)), computed(small)
+    dense = zeroed(model, plan)
+    expected, found = computed(dense), computed(small)
     return {
         "parameters_removed": 1 - graph.parameter_count(plan.groups) / graph.parameter_count(),
         "flops_removed": 1 - graph.flops(plan.groups) / graph.flops(),
         "error": difference(expected, found),
+        "rounding": max(rounding_noise(dense, expected, inputs, architecture.compared, sorted(heads)), default=0.0),
         "changes": difference(computed(model), found),
         "swapped": caught(small, graph, plan, lambda wrong: difference(expected, computed(wrong))),
     }

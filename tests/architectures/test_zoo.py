@@ -82,7 +82,7 @@ def measured(monkeypatch, tmp_path):
 
     def ours(name, size):
         asked.append(name)
-        values = {"parameters_removed": 0.74, "error": 1e-15, "changes": math.inf, "swapped": 0.1}
+        values = {"parameters_removed": 0.74, "error": 1e-15, "rounding": 1e-15, "changes": math.inf, "swapped": 0.1}
         frozen = [{"layer": "head", "channels": 3, "reason": "an output"}]
         return {"failure": None, "parameters": 10**6, "trace_seconds": 0.2, "groups": 3, "channels": 30,
                 "frozen": frozen, "ratios": {str(r): values for r in zoo.RATIOS}}  # fmt: skip
@@ -126,7 +126,9 @@ def test_the_table_shows_both_sides(measured, monkeypatch):
     ("change", "told"),
     [
         ({"error": 1e-9}, "error 1.0e-09"),
+        ({"error": 1e-9, "rounding": 1e-11}, "error 1.0e-09"),
         ({"swapped": 1e-9}, "sees too little"),
+        ({"swapped": 1e-5, "rounding": 1e-6}, "sees too little"),
         ({"parameters_removed": 0.5}, "only 50%"),
     ],
 )
@@ -142,6 +144,19 @@ def test_what_does_not_hold_is_named_and_ends_with_status_1(measured, monkeypatc
     assert run("--only", "yolov8n") == 1
     row = {"ours": worse("yolov8n", 64), "peer": PEER, "size": 64}
     assert told in benchmark.shortcomings("yolov8n", row)[0]
+
+
+def test_an_error_may_be_what_rounding_does_to_the_net(measured, monkeypatch):
+    run, _, folder = measured
+    before = benchmark.ours
+
+    def deep(name, size):
+        found = before(name, size)
+        return found | {"ratios": {k: v | {"error": 2e-9, "rounding": 1e-9} for k, v in found["ratios"].items()}}
+
+    monkeypatch.setattr(benchmark, "ours", deep)
+    assert run("--only", "yolov8n") == 0
+    assert "2.0e-09 in all (where rounding alone does 1.0e-09)" in (folder / "architectures.md").read_text()
 
 
 def test_a_failure_is_shown(monkeypatch):
