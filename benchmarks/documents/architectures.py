@@ -20,10 +20,11 @@ def document(measured: dict[str, Any]) -> str:
         "",
         f"`python benchmarks/architectures.py`, {what['threads']} thread of {what['hardware']}, {versions}. Ours: "
         "float64; “error” is the largest difference between the pruned net and the dense net whose removed channels "
-        "are zero, relative to the largest output; “rounding” is what moving every parameter of that dense net by half of "
-        "its last bit does, and an error may be 16 times as large; “swapped” is what exchanging two input channels of one layer would "
-        "change. torch-pruning: ratio 0.5 with the settings of its own examples, which leave the heads of detectors "
-        f"alone, limits {what['peer_limits']} for each net. Every frozen layer’s reason is in architectures.json.",
+        "are zero, relative to the largest output; “rounding” is what moving every parameter of that dense net by half "
+        "of its last bit does, and an error may be 16 times as large; “swapped” is what exchanging two input channels "
+        "of one layer would change. torch-pruning: ratio 0.5 with the settings of its own examples, which leave the "
+        f"heads of detectors alone, limits {what['peer_limits']} for each net. Every frozen layer’s reason is in "
+        "architectures.json.",
         "",
         "| " + " | ".join(HEADER) + " |",
         "|" + "---|" * len(HEADER),
