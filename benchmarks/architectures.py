@@ -9,7 +9,8 @@ relative to the largest output; allowed is what rounding does to that dense net)
 exchange of two input channels of one layer would change ("swapped"). The peer prunes by half with the settings of its
 own examples. Each net is in a process of its own with a limit of time (the peer: of memory too). Every architecture's
 result is kept in OUT/architectures.json as soon as it is there, so that an interrupted run goes on where it stopped; a
-result is measured anew when the code has changed. Writes architectures.json, .csv and .md. Exit status 1 if anything does not hold.
+result is measured anew when the code has changed. Writes architectures.json, .csv and .md. Exit status 1 if anything
+does not hold.
 """
 
 from __future__ import annotations
