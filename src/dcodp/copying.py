@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+OF_EVERY_MODULE = vars(nn.Module()).keys()  # parameters, buffers and modules are leaves or looked at themselves
+
 
 def copied(network: nn.Module) -> nn.Module:
     """A deep copy. Compiled functions are shared; results that a module keeps, in whatever, lose their history."""
     memo: dict[int, Any] = {}
     for module in network.modules():
-        for value in _held(vars(module), set()):
+        own = {name: value for name, value in vars(module).items() if name not in OF_EVERY_MODULE}
+        for value in (*_held(own, set()), *module.buffers(recurse=False)):
             if isinstance(value, torch.jit.ScriptFunction):
                 memo[id(value)] = value
             elif isinstance(value, Tensor) and not value.is_leaf:
@@ -25,7 +28,7 @@ def copied(network: nn.Module) -> nn.Module:
 
 def _held(value: Any, seen: set[int]) -> Iterator[Any]:
     """The value and whatever it holds, but for other modules and what lies in tensors, classes and functions."""
-    if id(value) in seen or isinstance(value, nn.Module | str | int | float | type):
+    if isinstance(value, str | int | float | type | None | nn.Module) or id(value) in seen:
         return
     seen.add(id(value))
     yield value

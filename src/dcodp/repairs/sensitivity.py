@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from dcodp.calibration import Evidence
 from dcodp.graph import Group
 from dcodp.progress import track
-from dcodp.pruning import make_plan, prune
+from dcodp.pruning import PrunePlan, make_plan, prune
 from dcodp.pruning.selection import lowest_removed
 from dcodp.repairs.case import Case, Repair
+from dcodp.repairs.reuse import Reuse
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4)  # of a group's channels, removed in turn
 
@@ -31,12 +32,16 @@ def sensitivity(
     `evidence` holds what `repair` requires, `batches` and `forward` are as for a `Case`; `lost(network)` compares a
     network's outputs with the dense ones. A group without scores is left out.
     """
+    reuse = Reuse(evidence.subject.network, lost)
+
+    def measured(group: Group, share: float) -> float:
+        small, plan = _repaired(evidence, scores[group.name], repair, batches, forward, group, share)
+        with reuse.applied(small, plan):
+            return lost(small)
+
     groups = [group for group in evidence.subject.graph.groups if group.name in scores]
     return {
-        group.name: [
-            (share, lost(_repaired(evidence, scores[group.name], repair, batches, forward, group, share)))
-            for share in shares
-        ]
+        group.name: [(share, measured(group, share)) for share in shares]
         for group in track(groups, "measuring what single groups are worth", len(groups))
     }
 
@@ -49,11 +54,11 @@ def _repaired(
     forward: Callable[[nn.Module], Callable[[Any], Any]],
     group: Group,
     share: float,
-) -> nn.Module:
-    """The dense net without this share of one group."""
+) -> tuple[nn.Module, PrunePlan]:
+    """The dense net without this share of one group, and the plan that leads to it."""
     subject = evidence.subject
     count = max(1, round(group.channels * (1 - share)))
     plan = make_plan(subject.graph, {group.name: lowest_removed(scores, group.channels, count)})
     small = prune(subject.network, plan)
     repair.mend(Case(subject.network, small, plan, evidence, batches, forward))
-    return small
+    return small, plan

@@ -1,0 +1,140 @@
+"""What a net's modules gave for some images, reused by copies of the net that differ from it in a few modules.
+
+A copy computes nothing before the first module that differs: a call is answered from the record where the module and
+all below it are as they were, and it is given the very tensors that it was given then. So the result is that of the
+whole copy, bit by bit, for nets of any kind; what happens outside of modules (sums, concatenations) is computed again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from dcodp.graph.tracing import result_tensors
+from dcodp.pruning import PrunePlan
+from dcodp.pruning.slicing import named_tensors
+
+MEMORY = 2**30  # bytes of results that are kept, at most
+Key = tuple[Any, ...]
+Call = Callable[[str, Callable[..., Any], Any, Any], Any]  # module's name, its forward, what it is given → its result
+
+
+@dataclass(frozen=True)
+class Given:
+    """A recorded call. What it was given stays alive, so that nothing else can come to have its identity."""
+
+    inputs: list[Any]
+    result: Any
+    versions: list[int]  # of the result's tensors when the module gave them
+
+    @property
+    def is_intact(self) -> bool:
+        """Nothing was written into the result since, as operations in place do."""
+        return [tensor._version for tensor in result_tensors(self.result)] == self.versions
+
+
+class Reuse:
+    """`run(network)` is what is done with each copy: the same images through it, in eval mode."""
+
+    def __init__(self, dense: nn.Module, run: Callable[[nn.Module], Any], memory: int = MEMORY):
+        self.dense = dense
+        self._images: list[Tensor] = []  # what the net itself was given
+        self._calls: dict[Key, Given] = {}
+        depth = self._affordable(run, memory)
+        names = {name for name, _ in dense.named_modules() if _depth(name) <= depth}
+        with _intercepted(dense, names, self._record):
+            run(dense)
+        self._calls = {key: given for key, given in self._calls.items() if given.is_intact}
+
+    @contextmanager
+    def applied(self, small: nn.Module, plan: PrunePlan) -> Iterator[None]:
+        """Within, `small`, which `plan` and a repair made of the dense net, answers from the record where it can."""
+        changed = _changed(self.dense, small, plan)
+        alike = {name for name, _ in small.named_modules()} - changed
+        with _intercepted(small, {"", *alike}, self._answer):
+            yield
+
+    def _affordable(self, run: Callable[[nn.Module], Any], memory: int) -> int:
+        """Down to which depth of modules within modules results can be kept."""
+        sizes: Counter[int] = Counter()
+
+        def count(name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            result = forward(*args, **kwargs)
+            sizes[_depth(name)] += sum(t.numel() * t.element_size() for t in result_tensors(result))
+            return result
+
+        with _intercepted(self.dense, {name for name, _ in self.dense.named_modules()}, count):
+            run(self.dense)
+        sizes[0] = 0  # the net itself always differs
+        return max(d for d in sizes if sum(size for depth, size in sizes.items() if depth <= d) <= memory)
+
+    def _record(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if not name:
+            self._images += [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            return forward(*args, **kwargs)
+        inputs = tree_leaves((args, kwargs))  # before the call, which may change lists that it is given
+        key = _key(name, inputs)
+        result = forward(*args, **kwargs)
+        versions = [tensor._version for tensor in result_tensors(result)]
+        self._calls[key] = Given(inputs, tree_map(lambda leaf: leaf, result), versions)
+        return result
+
+    def _answer(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if not name:
+            args, kwargs = tree_map(self._recorded, (args, kwargs))
+            return forward(*args, **kwargs)
+        given = self._calls.get(_key(name, tree_leaves((args, kwargs))))
+        if given is None or not given.is_intact:
+            return forward(*args, **kwargs)
+        return tree_map(lambda leaf: leaf, given.result)
+
+    def _recorded(self, leaf: Any) -> Any:
+        """The recorded image that is the same, if there is one."""
+        if isinstance(leaf, Tensor):
+            return next((image for image in self._images if _same(image, leaf)), leaf)
+        return leaf
+
+
+def _depth(name: str) -> int:
+    return name.count(".") + 1 if name else 0
+
+
+def _key(name: str, inputs: list[Any]) -> Key:
+    plain = (int, float, str, bool, type(None))
+    return (name, *((type(leaf), leaf) if isinstance(leaf, plain) else id(leaf) for leaf in inputs))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _changed(dense: nn.Module, small: nn.Module, plan: PrunePlan) -> set[str]:
+    """The modules of `small` that are not those of the dense net, and all that hold one of them."""
+    now = named_tensors(small)
+    tensors = {name for name, before in named_tensors(dense).items() if not _same(before, now[name])}
+    owners = {name.rpartition(".")[0] for name in (*tensors, *plan.keep)} | plan.attributes.keys()
+    parts = [owner.split(".") for owner in owners]
+    return {"", *(".".join(words[:end]) for words in parts for end in range(1, len(words) + 1))}
+
+
+@contextmanager
+def _intercepted(network: nn.Module, names: set[str], call: Call) -> Iterator[None]:
+    """Within, calls of these modules go through `call`."""
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            if name in names and "forward" not in vars(module) and not isinstance(module, torch.jit.ScriptModule):
+                _intercept(module, name, call)
+                stack.callback(delattr, module, "forward")
+        yield
+
+
+def _intercept(module: nn.Module, name: str, call: Call) -> None:
+    forward = module.forward
+    module.forward = lambda *args, **kwargs: call(name, forward, args, kwargs)
