@@ -119,8 +119,9 @@ def store(path: Path, rows: dict[str, Any]) -> None:
 def provenance() -> dict[str, Any]:
     """Each row has its own command, date and code; here is what they have in common."""
     versions = library_versions()
-    if importlib.util.find_spec("torch_pruning") is not None:
-        versions["torch-pruning"] = importlib.metadata.version("torch-pruning")
+    for package in ("torch-pruning", "timm", "transformers", "effdet", "segmentation-models-pytorch"):
+        if importlib.util.find_spec(package.replace("-", "_")) is not None:
+            versions[package] = importlib.metadata.version(package)
     return {
         "hardware": cpu_name(),
         "threads": torch.get_num_threads(),

@@ -43,7 +43,7 @@ def test_the_architectures_are_those_of_the_benchmark():
         expected.append([name, f"{ours['parameters'] / 1e6:.1f}", f"{100 * removed:.1f} %", f"{error:.0e}", told])
     assert table("architectures") == expected
     good = sum(row["peer"]["problem"] is None for row in measured.values())
-    assert f"{len(measured)} architectures, no failure" in TEXT and f"prunes {good} of them" in TEXT
+    assert f"- {len(measured)} architectures; ours: 0 failures; torch-pruning: {good} pruned and running of" in TEXT
 
 
 def test_the_demonstration_is_that_of_the_records():
@@ -166,6 +166,7 @@ def test_every_study_and_every_place_for_a_table_is_rendered(rendering):
         "bccd allocation",
         "prune card",
         "architectures",
+        "architectures summary",
         "cost",
         "calibration",
         "studies",

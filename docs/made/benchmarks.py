@@ -16,6 +16,7 @@ def blocks(root: Path) -> dict[str, str]:
     return {
         "prune card": prune_card(json.loads((root / "results/prune/card.json").read_text(encoding="utf-8"))),
         "architectures": architectures(measured["architectures"]),
+        "architectures summary": architectures_summary(root, measured["architectures"]),
         "cost": cost(measured["importance_cost"]),
         "calibration": calibration(root, measured["calibration"]),
     }
@@ -38,6 +39,11 @@ def architectures(measured: dict[str, Any]) -> str:
     head = ["architecture", "M parameters", "removed at 0.5", "error", "torch-pruning 1.6.1, ratio 0.5"]
     rows = [_architecture(name, row) for name, row in measured["architectures"].items()]
     return markdown_rows([head, *rows], right=range(1, 4))
+
+
+def architectures_summary(root: Path, measured: dict[str, Any]) -> str:
+    says = runpy.run_path(str(root / "benchmarks/documents/architectures.py"))
+    return "\n".join(f"- {line}" for line in says["summary"](measured))
 
 
 def _architecture(name: str, row: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from dcodp.detectors.ultralytics.opening import open_checkpoint
 from dcodp.errors import InputError
 from dcodp.pruning import PrunePlan
 from dcodp.yolo import job as jobs
+from dcodp.yolo import making
 from dcodp.yolo.asking import Job, composed
 from dcodp.yolo.job import run
 from dcodp.yolo.tuning import usual_epochs
@@ -89,13 +90,13 @@ def test_a_latency_is_met_as_far_as_channels_allow(best, data, tmp_path, monkeyp
 
 def test_what_is_there_is_not_done_again(whole, method, monkeypatch):
     job, card = whole
-    monkeypatch.setattr(jobs, "_pruned", None)
+    monkeypatch.setattr(jobs, "Making", None)
     assert run(job, method) == card
 
 
 def test_a_format_can_be_added(whole, method, monkeypatch):
     job, card = whole
-    monkeypatch.setattr(jobs, "_trained", lambda *args: open_checkpoint(job.out / "small.safetensors").network)
+    monkeypatch.setattr(making, "tuned", lambda *args: job.out / "small.safetensors")
     added = run(replace(job, export=("onnx", "torchscript")), method)
     assert set(added["exports"]) == {"onnx", "torchscript"}
     assert added["pruned"]["map50"] == card["pruned"]["map50"]
@@ -124,7 +125,7 @@ def test_interrupted_training_goes_on(best, data, method, tmp_path, monkeypatch)
     monkeypatch.setattr(PrunedDetectionTrainer, "save_model", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(job, method)
-    monkeypatch.setattr(jobs, "_shrunk", None)  # pruned once
+    monkeypatch.setattr(making, "Shrinking", None)  # pruned once
     card = run(job, method)
     assert seen == [0, 1, 2]
     assert card["trained"]["epochs"] == 3
@@ -144,6 +145,36 @@ def test_a_small_net_is_pruned_again(whole, data, method, tmp_path):
     opened = open_checkpoint(tmp_path / "smaller" / "small.safetensors")
     assert opened.plan.channels == open_checkpoint(job.out / "small.pt").plan.channels  # against the dense net
     assert again["pruned"]["flops"] / card["dense"]["flops"] == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_method_of_two_steps_ends_at_the_same_target(best, data, tmp_path, monkeypatch):
+    """Each step prunes, repairs and trains; stopped in the second, it goes on there; one plan leads to the end."""
+    method = composed("strong", [*QUICK, "steps=2"])
+    job = Job(best, tmp_path / "small", data, target="flops:0.25", epochs=3, batch=8, threads=1)
+    tuned, trained = making.tuned, []
+
+    def counted(*args):
+        if len(trained) == 1 and args[6].epochs == 2:
+            trained.append(0)
+            raise KeyboardInterrupt
+        trained.append(args[6].epochs)
+        return tuned(*args)
+
+    monkeypatch.setattr(making, "tuned", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(job, method)
+    monkeypatch.setattr(making, "Shrinking", None)
+    card = run(job, method)
+    assert trained == [1, 0, 1, 2] and card["trained"] | {"images": 0} == {
+        "epochs": 3, "steps": 2, "images": 0, "seed": 0, "distill": 1.0
+    }  # fmt: skip
+    half, quarter = (PrunePlan.from_json(job.out / "work" / f"step-{n}" / "plan.json") for n in (1, 2))
+    whole = PrunePlan.from_json(job.out / "plan.json")
+    assert half.then(quarter).keep == whole.keep and half.keep != whole.keep
+    assert card["pruned"]["flops"] / card["dense"]["flops"] == pytest.approx(0.25, abs=0.01)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="steps=2"):
+        run(job, composed("strong", QUICK))
 
 
 @pytest.mark.parametrize(

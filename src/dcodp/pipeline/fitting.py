@@ -23,6 +23,7 @@ from dcodp.pipeline.cell import Cell, locked
 from dcodp.pipeline.memory import explained, training_step
 from dcodp.pruning import prune
 from dcodp.records import RunFolder, append_metrics, read_metrics, tell_progress
+from dcodp.stepping import epochs_of
 from dcodp.training.files import is_done
 from dcodp.training.objective import Term
 
@@ -47,9 +48,9 @@ def dense_detector(cell: Cell) -> Detector:
 
 
 def finetuned(cell: Cell, step: int) -> None:
-    """Trains the pruned net on; the epochs are shared among the steps, the last ones have what is left over."""
+    """Trains the pruned net on."""
     config = cell.config
-    epochs = config.finetune.epochs * step // config.steps - config.finetune.epochs * (step - 1) // config.steps
+    epochs = epochs_of(config.finetune.epochs, step, config.steps)
     settings = dataclasses.replace(config.finetune, epochs=epochs)
     if config.control == "scratch":
         start_from_scratch(cell)

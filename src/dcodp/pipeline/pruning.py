@@ -22,7 +22,7 @@ from dcodp.pruning import PrunePlan, select
 from dcodp.pruning.cost_aware import CostAware
 from dcodp.repairs import Case, Repair, repair_named
 from dcodp.repairs.sensitivity import sensitivity
-from dcodp.targets import parse_target
+from dcodp.stepping import ratio_of, target_of
 
 
 def repair_of(config: Config) -> Repair:
@@ -107,11 +107,9 @@ def budget(cell: Cell, graph: CouplingGraph, step: int) -> tuple[float, str | No
     if config.steps == 1:
         return config.ratio, config.target
     if config.target is None:
-        return 1 - (1 - config.ratio) ** (1 / config.steps), None
-    kind, share = parse_target(config.target)
-    counted = {"flops": CouplingGraph.flops, "parameters": CouplingGraph.parameter_count}[kind]
-    dense, here = counted(cell.nets.dense.coupling_graph(config.image_size)), counted(graph)
-    return config.ratio, f"{kind}:{min(1.0, share ** (step / config.steps) * dense / here)}"
+        return ratio_of(config.ratio, config.steps), None
+    dense = cell.nets.dense.coupling_graph(config.image_size)
+    return config.ratio, target_of(config.target, step, config.steps, dense, graph)
 
 
 def mended(cell: Cell, step: int) -> list[str]:

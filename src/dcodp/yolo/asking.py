@@ -84,6 +84,7 @@ def wishes(job: Job, method: Config) -> dict[str, Any]:
     parts = {name: asdict(getattr(method, name)) for name in ("importance", "allocation", "repair")}
     asked |= {"source": file_digest(job.source), "method": method.method, "parts": parts}
     asked |= {"distill": method.finetune.distill, "labels": method.finetune.labels}
+    asked |= {"steps": method.steps} if method.steps > 1 else {}
     return json.loads(json.dumps(asked, default=str))
 
 
@@ -97,7 +98,7 @@ def refuse_others(job: Job, asked: dict[str, Any]) -> None:
     work = job.out / WORK
     if (work / "asked.json").exists() and not is_same(job.out, asked):
         before = read_json(work / "asked.json")
-        other = ", ".join(f"{k}={before.get(k)}" for k in asked if before.get(k) != asked[k])
+        other = ", ".join(f"{k}={before.get(k)}" for k in before | asked if before.get(k) != asked.get(k))
         raise InputError(f"{job.out} holds a run with {other}; choose another --out, or delete the folder")
 
 

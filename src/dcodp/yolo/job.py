@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,14 @@ from dcodp.detectors.ultralytics.opening import Opened, open_checkpoint
 from dcodp.detectors.ultralytics.writing import mark, write_pt, write_safetensors
 from dcodp.errors import InputError
 from dcodp.files import read_json, write_atomically
-from dcodp.graph import CouplingGraph
 from dcodp.pruning import PrunePlan
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.report import card
-from dcodp.targets import parse_target
 from dcodp.yolo import exporting, measuring, pictures
 from dcodp.yolo.asking import WORK, Job, claim, composed, is_same, refuse_others, wishes
 from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml
-from dcodp.yolo.shrinking import Shrinking, Shrunk
-from dcodp.yolo.tuning import Tuning, tuned, usual_epochs
+from dcodp.yolo.making import Making, whole_plan
+from dcodp.yolo.tuning import usual_epochs
 
 log = logging.getLogger(__name__)
 PICTURES = 6  # images that are drawn
@@ -62,14 +59,13 @@ def run(job: Job, method: Config) -> dict[str, Any]:
     images = _images(job, opened, work)
     claim(job, asked)
     detector = _detector(job, opened)
-    small, plan, notes, graph = _pruned(job, method, opened, detector, images, size, work)
     epochs = job.epochs if job.epochs is not None else usual_epochs(len(images.of("train")))
     epochs = 0 if images.data is None else epochs
-    if epochs:
-        graph = graph or detector.coupling_graph(size)
-        small = _trained(job, method, detector, graph, small, plan, images, size, epochs, work)
-    _write(job, small, opened, plan, size)
-    found = _card(job, method, opened, images, size, epochs, notes, work)
+    making = Making(job, method, opened, detector, images, size, epochs)
+    made = making.made()
+    _write(job, made.network, opened, made.plan, size)
+    found = _card(job, method, opened, images, size, epochs, made.notes, work)
+    found["trained"]["steps"] = making.steps
     _draw(job, images, size, bool(epochs))
     card.write(job.out, found)
     return found
@@ -127,63 +123,9 @@ def _detector(job: Job, opened: Opened) -> UltralyticsNet:
     return UltralyticsNet(job.source.stem, opened.network.to(device), names)
 
 
-def _pruned(
-    job: Job, method: Config, opened: Opened, detector: UltralyticsNet, images: Images, size: int, work: Path
-) -> tuple[nn.Module, PrunePlan, list[str], CouplingGraph | None]:
-    """The pruned and repaired net, marked; the plan that leads to it from the net that was opened; notes; and the trace
-    of that net, where it was not read from the disk."""
-    path, graph = work / "pruned.safetensors", None
-    if not path.exists():
-        chosen = method.importance
-        batches = calibration(images.of("train"), chosen.images, size, chosen.batch, job.seed)
-        shrunk = _shrunk(job, method, detector, batches)
-        graph = shrunk.graph
-        write_atomically(work / "notes.json", json.dumps(list(shrunk.notes)))
-        mark(shrunk.network, opened.description, _whole(opened, shrunk.plan), {"imgsz": size})
-        shrunk.plan.to_json(work / "plan.json")
-        write_safetensors(shrunk.network, path)
-    small = open_checkpoint(path, job.imports).network.to(next(detector.network.parameters()).device)
-    return small, PrunePlan.from_json(work / "plan.json"), read_json(work / "notes.json"), graph
-
-
-def _shrunk(job: Job, method: Config, detector: UltralyticsNet, batches: Sequence[torch.Tensor]) -> Shrunk:
-    shrinking = Shrinking(detector, batches, method)
-    kind, share = ("", 0.0) if job.target is None else parse_target(job.target)
-    if kind != "latency":
-        return shrinking.to(job.ratio, job.target, job.round_to or 1)
-    chosen = exporting.machine(job.runtime, job.threads)
-    return shrinking.to_latency(share, chosen, job.table or exporting.table_path(chosen), job.round_to or 8)
-
-
-def _whole(opened: Opened, plan: PrunePlan) -> PrunePlan:
-    """The plan against the dense net of the description: pruning again composes."""
-    return plan if opened.plan is None else opened.plan.then(plan)
-
-
-def _trained(
-    job: Job,
-    method: Config,
-    detector: UltralyticsNet,
-    graph: CouplingGraph,
-    small: nn.Module,
-    plan: PrunePlan,
-    images: Images,
-    size: int,
-    epochs: int,
-    work: Path,
-) -> nn.Module:
-    device = next(detector.network.parameters()).device
-    settings = Tuning(
-        epochs, job.batch, job.lr, method.finetune.distill, job.seed,
-        "cpu" if device.type == "cpu" else str(device.index or 0),
-    )  # fmt: skip
-    best = tuned(small, detector, graph, plan, images, size, settings, work / "training")
-    return open_checkpoint(best, job.imports).network.to(device)
-
-
 def _write(job: Job, small: nn.Module, opened: Opened, plan: PrunePlan, size: int) -> None:
     """small.pt (half precision, as ultralytics stores nets), small.safetensors and plan.json."""
-    whole = _whole(opened, plan)
+    whole = whole_plan(opened, plan)
     mark(small, opened.description, whole, {"imgsz": size})
     write_pt(small, job.out / "small.pt", {"task": opened.task, "imgsz": size, "data": str(job.data or "")})
     write_safetensors(small, job.out / "small.safetensors")

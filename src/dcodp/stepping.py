@@ -1,0 +1,29 @@
+"""One pruning in several steps: what each of them leaves, and how many epochs each has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dcodp.graph import CouplingGraph
+from dcodp.targets import COUNTED, parse_target
+
+COSTS: dict[str, Callable[[CouplingGraph], float]] = {
+    "flops": CouplingGraph.flops,
+    "parameters": CouplingGraph.parameter_count,
+}
+
+
+def epochs_of(epochs: int, step: int, steps: int) -> int:
+    """Of step 1 … `steps`: equal shares of all `epochs`, the last ones have what is left over."""
+    return epochs * step // steps - epochs * (step - 1) // steps
+
+
+def ratio_of(ratio: float, steps: int) -> float:
+    """The share of the channels that each step removes of what it finds."""
+    return 1 - (1 - ratio) ** (1 / steps)
+
+
+def target_of(target: str, step: int, steps: int, dense: CouplingGraph, here: CouplingGraph) -> str:
+    """What a step makes of the net that it finds (`here`): each leaves the same share of what the one before left."""
+    kind, share = parse_target(target, COUNTED)
+    return f"{kind}:{min(1.0, share ** (step / steps) * COSTS[kind](dense) / COSTS[kind](here))}"
