@@ -26,6 +26,7 @@ from dcodp.config import Config, validate
 from dcodp.errors import InputError
 from dcodp.planning import composed
 from dcodp.records import load_records, read_sweeps
+from dcodp.stepping import steps_to
 from dcodp.workers.launching import RayConfig
 
 Cell = tuple[list[str], Config]  # overrides and what they compose to
@@ -38,7 +39,8 @@ SEARCH = "hydra.searchpath"  # the one setting of Hydra's own that decides what 
 
 
 def register() -> None:
-    """Make the schema and the nets of ultralytics known to Hydra; called before anything is composed."""
+    """Make the schema, the nets of ultralytics and what conf/ computes known to Hydra; called before all composing."""
+    OmegaConf.register_new_resolver("steps_to", steps_to, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="hydra/launcher", name="dcodp_ray", node=RayConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from dcodp.graph import CouplingGraph
@@ -11,6 +12,14 @@ COSTS: dict[str, Callable[[CouplingGraph], float]] = {
     "flops": CouplingGraph.flops,
     "parameters": CouplingGraph.parameter_count,
 }
+
+LEAST = 0.2  # of the cost, that one step leaves: two keep more of a tenth, and no more of a quarter (results/bccd)
+
+
+def steps_to(target: str | None) -> int:
+    """How many steps method=strong takes to a target; one to a ratio and to a latency, which each cut measures anew."""
+    kind, share = ("", 1.0) if target is None else parse_target(target)
+    return max(1, math.ceil(math.log(share) / math.log(LEAST) - 1e-9)) if kind in COSTS else 1
 
 
 def epochs_of(epochs: int, step: int, steps: int) -> int:

@@ -23,7 +23,7 @@ QUICK = ["importance.images=8", "allocation.sensitivity=0"]
 
 @pytest.fixture(scope="module")
 def method():
-    return composed("strong", [*QUICK, "finetune.distill=1"])
+    return composed("strong", overrides=[*QUICK, "finetune.distill=1"])
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_latency_is_met_as_far_as_channels_allow(best, data, tmp_path, monkeyp
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     job = Job(best, tmp_path / "small", data, epochs=0, target="latency:0.6", threads=1)
-    card = run(job, composed("strong", QUICK))
+    card = run(job, composed("strong", overrides=QUICK))
     (told,) = [note for note in card["notes"] if "of the dense one's time" in note]
     assert "onnxruntime, 1 threads: the pruned net took 0." in told
     assert card["pruned"]["flops"] < card["dense"]["flops"]
@@ -147,9 +147,19 @@ def test_a_small_net_is_pruned_again(whole, data, method, tmp_path):
     assert again["pruned"]["flops"] / card["dense"]["flops"] == pytest.approx(0.25, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("target", "steps"),
+    [("flops:0.5", 1), ("flops:0.2", 1), ("flops:0.1", 2), ("parameters:0.04", 2), ("flops:0.03", 3),
+     ("latency:0.1", 1), (None, 1)],
+)  # fmt: skip
+def test_strong_takes_another_step_for_each_factor_of_five(target, steps):
+    assert composed("strong", target).steps == steps and composed("paper", target).steps == 1
+    assert composed("strong", target, ["steps=3"]).steps == 3
+
+
 def test_a_method_of_two_steps_ends_at_the_same_target(best, data, tmp_path, monkeypatch):
     """Each step prunes, repairs and trains; stopped in the second, it goes on there; one plan leads to the end."""
-    method = composed("strong", [*QUICK, "steps=2"])
+    method = composed("strong", overrides=[*QUICK, "steps=2"])
     job = Job(best, tmp_path / "small", data, target="flops:0.25", epochs=3, batch=8, threads=1)
     tuned, trained = making.tuned, []
 
@@ -174,7 +184,7 @@ def test_a_method_of_two_steps_ends_at_the_same_target(best, data, tmp_path, mon
     assert card["pruned"]["flops"] / card["dense"]["flops"] == pytest.approx(0.25, abs=0.01)
     monkeypatch.undo()
     with pytest.raises(InputError, match="steps=2"):
-        run(job, composed("strong", QUICK))
+        run(job, composed("strong", overrides=QUICK))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def prune(
         export=tuple(word.strip() for word in export.split(",") if word.strip()), **asked,
     )  # fmt: skip
     if model is None:
-        card = run(job, composed(method))
+        card = run(job, composed(method, job.target))
     else:
         from dcodp.named import prune_named
 

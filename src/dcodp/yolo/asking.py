@@ -12,7 +12,7 @@ from dcodp.config import Config
 from dcodp.errors import InputError
 from dcodp.export.formats import require_known
 from dcodp.files import file_digest, read_json, write_atomically
-from dcodp.targets import parse_target
+from dcodp.targets import COUNTED, parse_target
 
 WORK = "work"  # the folder of what is needed to go on after an interruption
 
@@ -66,13 +66,14 @@ class Job:
                 raise InputError(f"{name} {value} is out of range; use {least} or more")
 
 
-def composed(method: str, overrides: Sequence[str] = ()) -> Config:
-    """The parts of conf/method/NAME.yaml."""
+def composed(method: str, target: str | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The parts of conf/method/NAME.yaml; its number of steps may depend on the target."""
     from dcodp.compose import cells, register
     from dcodp.resources import folder
 
     register()
-    ((_, config),) = cells(folder("conf"), [f"method={method}", *overrides])
+    known = target is not None and parse_target(target)[0] in COUNTED  # what is measured follows from no configuration
+    ((_, config),) = cells(folder("conf"), [f"method={method}", f"target={target if known else 'null'}", *overrides])
     return config
 
 

@@ -40,7 +40,7 @@ def prune_checkpoint(
     method = asked.pop("method", "strong")
     paths = {key: Path(asked.pop(key)) for key in ("images",) if asked.get(key) is not None}
     job = Job(Path(source), Path(out), None if data is None else Path(data), **paths, **asked)
-    return run(job, composed(method))
+    return run(job, composed(method, job.target))
 
 
 def run(job: Job, method: Config) -> dict[str, Any]:
