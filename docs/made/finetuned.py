@@ -31,7 +31,10 @@ def finetuned(records: list[Record]) -> str:
     """The rows, and below them what they rest on. Raises InputError where dense nets were not trained alike."""
     frame = measurements(records)
     frame["named"] = frame["run_id"].map({record.run_id: record.config.get("method", "") for record in records})
-    tuned, dense = frame.loc[frame["stage"] == "finetuned"], _plain(frame.loc[frame["stage"] == "dense"])
+    tuned, dense = (
+        _steps_by_budget(frame.loc[frame["stage"] == "finetuned"]),
+        _plain(frame.loc[frame["stage"] == "dense"]),
+    )
     if dense["base"].nunique() != 1:
         raise InputError("the dense nets of a study were not trained alike; keep its records apart")
     budgets = _budgets(tuned)
@@ -44,6 +47,13 @@ def finetuned(records: list[Record]) -> str:
 def _plain(dense: pd.DataFrame) -> pd.DataFrame:
     """The dense nets that were trained as every method but Network Slimming asks for."""
     return dense.loc[dense["setting_of"].map(lambda setting: not setting["train.sparsity"])]
+
+
+def _steps_by_budget(tuned: pd.DataFrame) -> pd.DataFrame:
+    """A method whose number of steps follows from the budget is one row; only where a budget has several they tell."""
+    same = ["named", *(part for part in PARTS if part != "steps"), "setting", "target", "ratio"]
+    alone = tuned.groupby(same, dropna=False)["steps"].nunique().max() == 1
+    return tuned.assign(steps=1) if alone else tuned
 
 
 def _budgets(tuned: pd.DataFrame) -> list[tuple[str, float]]:

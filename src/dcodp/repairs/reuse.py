@@ -64,16 +64,23 @@ class Reuse:
     def _affordable(self, run: Callable[[nn.Module], Any], memory: int) -> int:
         """Down to which depth of modules within modules results can be kept."""
         sizes: Counter[int] = Counter()
+        last: dict[int, int] = {}  # where the last result lies → the depth that it counts for
 
         def count(name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-            result = forward(*args, **kwargs)
-            sizes[_depth(name)] += sum(t.numel() * t.element_size() for t in result_tensors(result))
+            result, found = forward(*args, **kwargs), {}
+            for tensor in result_tensors(result):
+                place, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+                depth = min(_depth(name), last.get(place, _depth(name)))  # a block gives what its last module gave
+                sizes[last.get(place, depth)] -= size * (place in last)
+                sizes[depth] += size
+                found[place] = depth
+            last.clear()
+            last.update(found)
             return result
 
-        with _intercepted(self.dense, {name for name, _ in self.dense.named_modules()}, count):
+        with _intercepted(self.dense, {name for name, _ in self.dense.named_modules() if name}, count):
             run(self.dense)
-        sizes[0] = 0  # the net itself always differs
-        return max(d for d in sizes if sum(size for depth, size in sizes.items() if depth <= d) <= memory)
+        return max(d for d in (0, *sizes) if sum(size for depth, size in sizes.items() if depth <= d) <= memory)
 
     def _record(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if not name:
