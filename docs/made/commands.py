@@ -31,7 +31,8 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _told(name: str, command: Any) -> str:
     rows = [[_typed(p), _default(p), (getattr(p, "help", None) or "").replace("|", "\\|")] for p in command.params]
     table = "\n\n" + markdown_rows([["", "default", "what it is"], *rows], right=()) if rows else ""
-    return f"## `{name}`\n\n{(command.help or '').strip().replace('[', chr(92) + '[')}{table}"
+    told = (command.help or "").strip().replace("[", "\\[")  # no links
+    return f"## `{name}`\n\n{told}{table}"
 
 
 def _typed(parameter: Any) -> str:
