@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -38,16 +38,18 @@ def composed(
         rest = tuple(line for key, line in zip(choices, chosen, strict=True) if key not in plain)
         if rest not in bases:
             bases[rest] = compose(list(chosen))
-        base, references = bases[rest]
-        config = compose(list(chosen))[0] if _changed(values, references) else _with(base, values, references)
+        deciding = tuple(line for key, line in values.items() if _decides(key, bases[rest][1]))
+        if deciding and rest + deciding not in bases:
+            bases[rest + deciding] = compose(list(chosen))
+        config = _with(*bases[rest + deciding], values)
         check(config)
         found.append((list(chosen), config))
     return found
 
 
-def _changed(values: Iterable[str], references: Mapping[str, str]) -> bool:
-    """Whether any key makes more of one of these than to take its value."""
-    return any(f"{key}}}" in text and text != f"${{{key}}}" for key in values for text in references.values())
+def _decides(key: str, references: Mapping[str, str]) -> bool:
+    """Whether any key makes more of the value of this one than to take it."""
+    return any(f"{key}}}" in text and text != f"${{{key}}}" for text in references.values())
 
 
 def _is_plain(key: str) -> bool:
@@ -60,7 +62,7 @@ def _leaves() -> frozenset[str]:
     return frozenset(key for key, value, _ in keys(Config()) if not dataclasses.is_dataclass(value))
 
 
-def _with(base: Config, values: Mapping[str, str], references: Mapping[str, str]) -> Config:
+def _with(base: Config, references: Mapping[str, str], values: Mapping[str, str]) -> Config:
     """A copy of `base` with these values; of its sections those are copied that differ, and W&B's, which may later."""
     config = copy.copy(base)
     config.wandb = copy.copy(base.wandb)

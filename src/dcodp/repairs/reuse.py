@@ -1,13 +1,13 @@
 """What a net's modules gave for some images, reused by copies of the net that differ from it in a few modules.
 
 A copy computes nothing before the first module that differs: a call is answered from the record where the module and
-all below it are as they were, and it is given the very tensors that it was given then. So the result is that of the
-whole copy, bit by bit, for nets of any kind; what happens outside of modules (sums, concatenations) is computed again.
+all below it are as they were, and it is given what it was given then, bit by bit. So the result is that of the whole
+copy, for nets of any kind; what happens outside of modules (sums, concatenations) is computed again.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,13 +22,12 @@ from dcodp.pruning import PrunePlan
 from dcodp.pruning.slicing import named_tensors
 
 MEMORY = 2**30  # bytes of results that are kept, at most
-Key = tuple[Any, ...]
 Call = Callable[[str, Callable[..., Any], Any, Any], Any]  # module's name, its forward, what it is given → its result
 
 
 @dataclass(frozen=True)
 class Given:
-    """A recorded call. What it was given stays alive, so that nothing else can come to have its identity."""
+    """A recorded call."""
 
     inputs: list[Any]
     result: Any
@@ -39,26 +38,29 @@ class Given:
         """Nothing was written into the result since, as operations in place do."""
         return [tensor._version for tensor in result_tensors(self.result)] == self.versions
 
+    def was_given(self, inputs: list[Any]) -> bool:
+        return len(inputs) == len(self.inputs) and all(map(_same_leaf, self.inputs, inputs))
+
 
 class Reuse:
-    """`run(network)` is what is done with each copy: the same images through it, in eval mode."""
+    """`run(network)` is what is done with each copy: the same images through it, in eval mode. It keeps `memory` bytes
+    of results, at most."""
 
     def __init__(self, dense: nn.Module, run: Callable[[nn.Module], Any], memory: int = MEMORY):
         self.dense = dense
-        self._images: list[Tensor] = []  # what the net itself was given
-        self._calls: dict[Key, Given] = {}
+        self._calls: defaultdict[str, list[Given]] = defaultdict(list)  # by the module's name
         depth = self._affordable(run, memory)
-        names = {name for name, _ in dense.named_modules() if _depth(name) <= depth}
-        with _intercepted(dense, names, self._record):
+        with _intercepted(dense, {n for n, _ in dense.named_modules() if n and _depth(n) <= depth}, self._record):
             run(dense)
-        self._calls = {key: given for key, given in self._calls.items() if given.is_intact}
+        for name, calls in self._calls.items():
+            self._calls[name] = [given for given in calls if given.is_intact]
 
     @contextmanager
     def applied(self, small: nn.Module, plan: PrunePlan) -> Iterator[None]:
         """Within, `small`, which `plan` and a repair made of the dense net, answers from the record where it can."""
         changed = _changed(self.dense, small, plan)
         alike = {name for name, _ in small.named_modules()} - changed
-        with _intercepted(small, {"", *alike}, self._answer):
+        with _intercepted(small, alike & self._calls.keys(), self._answer):
             yield
 
     def _affordable(self, run: Callable[[nn.Module], Any], memory: int) -> int:
@@ -83,39 +85,29 @@ class Reuse:
         return max(d for d in (0, *sizes) if sum(size for depth, size in sizes.items() if depth <= d) <= memory)
 
     def _record(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if not name:
-            self._images += [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            return forward(*args, **kwargs)
         inputs = tree_leaves((args, kwargs))  # before the call, which may change lists that it is given
-        key = _key(name, inputs)
         result = forward(*args, **kwargs)
         versions = [tensor._version for tensor in result_tensors(result)]
-        self._calls[key] = Given(inputs, tree_map(lambda leaf: leaf, result), versions)
+        self._calls[name].append(Given(inputs, tree_map(lambda leaf: leaf, result), versions))
         return result
 
     def _answer(self, name: str, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if not name:
-            args, kwargs = tree_map(self._recorded, (args, kwargs))
-            return forward(*args, **kwargs)
-        given = self._calls.get(_key(name, tree_leaves((args, kwargs))))
-        if given is None or not given.is_intact:
-            return forward(*args, **kwargs)
-        return tree_map(lambda leaf: leaf, given.result)
-
-    def _recorded(self, leaf: Any) -> Any:
-        """The recorded image that is the same, if there is one."""
-        if isinstance(leaf, Tensor):
-            return next((image for image in self._images if _same(image, leaf)), leaf)
-        return leaf
+        inputs = tree_leaves((args, kwargs))
+        for given in self._calls[name]:
+            if given.is_intact and given.was_given(inputs):
+                return tree_map(lambda leaf: leaf, given.result)
+        return forward(*args, **kwargs)
 
 
 def _depth(name: str) -> int:
     return name.count(".") + 1 if name else 0
 
 
-def _key(name: str, inputs: list[Any]) -> Key:
-    plain = (int, float, str, bool, type(None))
-    return (name, *((type(leaf), leaf) if isinstance(leaf, plain) else id(leaf) for leaf in inputs))
+def _same_leaf(one: Any, other: Any) -> bool:
+    """Whether a call makes the same of both; what is no number and no tensor must be the same object."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one is other or _same(one, other)
+    return one is other or (isinstance(one, int | float | str) and type(one) is type(other) and one == other)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
