@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import nn
@@ -19,6 +20,7 @@ OPEN_VOCABULARY = ("yoloe-v8n", "yoloe-v8n-seg", "yoloe-11n", "yoloe-11n-seg", "
                    "yolov8n-world", "yolov8n-worldv2")  # fmt: skip
 CLASSIFIERS = ("yolov8n-cls", "yolov8n-cls-resnet50", "yolov8n-cls-resnet101", "yolo11n-cls", "yolo12n-cls",
                "yolo26n-cls")  # fmt: skip
+DOWNLOADS = "yolo11-cls-resnet18"
 DENSE = ("yolo26n-depth", "yolo26n-sem")
 TRANSFORMERS = ("rtdetr-x", "rtdetr-resnet50", "rtdetr-resnet101", "yolov8n-rtdetr")
 
@@ -28,9 +30,9 @@ def _net(name: str, task: str | None = None, **options: Any) -> Architecture:
         from dcodp import _ultralytics
 
         _ultralytics.prepare()
-        if task is not None:
-            from ultralytics.nn import tasks
+        from ultralytics.nn import tasks
 
+        if task is not None:
             return getattr(tasks, task)(f"{name}.yaml", verbose=False)
         from ultralytics import YOLO
 
@@ -38,6 +40,18 @@ def _net(name: str, task: str | None = None, **options: Any) -> Architecture:
 
     options = {"size": 64, "first_result": True, "ignored": ("head",), "needs": "ultralytics", **options}
     return Architecture(name, "ultralytics", build, **options)
+
+
+def _without_weights() -> nn.Module:
+    """A description that asks for weights from the net, which the proof has no use for."""
+    from dcodp import _ultralytics
+
+    _ultralytics.prepare()
+    from ultralytics.nn import tasks
+
+    tree = tasks.yaml_model_load(f"{DOWNLOADS}.yaml")
+    tree["backbone"][0][3][2] = None
+    return tasks.ClassificationModel(tree, verbose=False)
 
 
 def _pixels(name: str) -> int:
@@ -58,6 +72,7 @@ def ultralytics_nets() -> list[Architecture]:
         _net("rtdetr-l", rtdetr, size=128),
         *(_net(name, convolutional_detector=True, peer=False, size=_pixels(name)) for name in (*more, *TASKS)),
         *(_net(name, peer=False) for name in OPEN_VOCABULARY + CLASSIFIERS),
+        dataclasses.replace(_net(DOWNLOADS, peer=False), build=_without_weights),
         *(_net(name, peer=False, first_result=False) for name in DENSE),
         *(_net(name, rtdetr, peer=False, size=128) for name in TRANSFORMERS),
     ]

@@ -212,3 +212,32 @@ def test_short_numbers(dtype):
 def test_what_a_short_dtype_cannot_tell_from_one_is_not_taken_for_one():
     model = nn.Sequential(conv(3, 8), NormOfMine(unbiased), conv(8, 2)).to(torch.bfloat16).eval()
     assert dcodp.trace(model, (IMAGE.to(torch.bfloat16),)).groups == []
+
+
+class Tokens(nn.Module):
+    """A vision transformer's entrance: patches, a token in front, positions added, a norm; then attention of its own
+    and a hidden layer, each behind a norm of its own and added."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.out = nn.Conv2d(3, 16, 2, 2), nn.Linear(16, 5)
+        self.token, self.positions = nn.Parameter(torch.rand(1, 1, 16)), nn.Parameter(torch.rand(1, 17, 16))
+        self.norms = nn.ModuleList(nn.LayerNorm(16) for _ in range(3))
+        self.qkv, self.proj = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.wide, self.narrow = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
+        q, k, v = self.qkv(self.norms[0](x)).chunk(3, -1)
+        x = x + self.proj((q @ k.transpose(1, 2) * 0.25).softmax(-1) @ v)
+        x = x + self.narrow(F.gelu(self.wide(self.norms[1](x))))
+        return self.out(self.norms[2](x)[:, 0])
+
+
+def test_positions_of_a_vision_transformer_do_not_hold_its_channels():
+    """A parameter has a label for each position too; where it is added to what has none, its channels stay free."""
+    graph, small = removed_at_half(Tokens())
+    assert sorted(group.channels for group in graph.groups) == [16, 16, 16, 32]
+    assert small.positions.shape == (1, 17, 8) and small.token.shape == (1, 1, 8)
+    assert all(norm.dense_channels == 16 and norm.weight.shape == (8,) for norm in small.norms)

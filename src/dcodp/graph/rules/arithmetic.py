@@ -29,7 +29,11 @@ SINGULAR = ("rsqrt", "reciprocal", "log", "log2", "log10", "xlogy")  # not finit
 
 
 def join(recorder: Recorder, tensors: list[Tensor], rank: int) -> Axes:
-    """Tie the labels of broadcast operands; returns the result's axes for a result of `rank` dimensions."""
+    """Tie the labels of broadcast operands; returns the result's axes for a result of `rank` dimensions.
+
+    Where one of them has none, the others can lose nothing, and neither can the result: it is zero, say, where its
+    channels go, though a parameter has a label for each position as well.
+    """
     axes: Axes = []
     for back in range(-rank, 0):
         present = [(t.size(back), labels_of(t)[back]) for t in tensors if t.dim() >= -back]
@@ -38,9 +42,10 @@ def join(recorder: Recorder, tensors: list[Tensor], rank: int) -> Axes:
         labelled = [a for a in members if a is not None]
         for other in labelled[1:]:
             recorder.tie(labelled[0], other, "joined with fixed channels")
-        if labelled and len(labelled) < len(members):
+        stays = len(labelled) < len(members)
+        if labelled and stays:
             recorder.fix(labelled[0], "joined with values that no parameter owns")
-        axes.append(labelled[0] if labelled else None)
+        axes.append(labelled[0] if labelled and not stays else None)
     return axes
 
 
