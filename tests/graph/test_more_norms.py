@@ -238,6 +238,6 @@ class Tokens(nn.Module):
 def test_positions_of_a_vision_transformer_do_not_hold_its_channels():
     """A parameter has a label for each position too; where it is added to what has none, its channels stay free."""
     graph, small = removed_at_half(Tokens())
-    assert sorted(group.channels for group in graph.groups) == [16, 16, 16, 32]
+    assert sorted(group.channels for group in graph.groups) == [16, 16, 32]  # equal pieces of qkv go together
     assert small.positions.shape == (1, 17, 8) and small.token.shape == (1, 1, 8)
     assert all(norm.dense_channels == 16 and norm.weight.shape == (8,) for norm in small.norms)
