@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,6 +82,9 @@ class UltralyticsNet(Detector):
             parts = [part for part in _halves(raw) if part]
             decoded = [self.head._inference(part) for part in parts]
         return [*decoded, *(t for part in parts for t in _beyond_boxes(part).values())]
+
+    def losses_on(self, images: Tensor) -> Callable[[nn.Module], float]:
+        return super().losses_on(self.scaled(images))  # once for all networks
 
     def distance(self, mine: list[Tensor], theirs: list[Tensor]) -> Tensor:
         """As `prediction_distance`, the mean over the halves of an end-to-end head; shares of what is unexplained for
