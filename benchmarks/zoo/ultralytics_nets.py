@@ -49,7 +49,7 @@ def _without_weights() -> nn.Module:
     _ultralytics.prepare()
     from ultralytics.nn import tasks
 
-    tree = tasks.yaml_model_load(f"{DOWNLOADS}.yaml")
+    tree: Any = tasks.yaml_model_load(f"{DOWNLOADS}.yaml")
     tree["backbone"][0][3][2] = None
     return tasks.ClassificationModel(tree, verbose=False)
 
