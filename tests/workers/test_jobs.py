@@ -65,11 +65,15 @@ def test_repairs_and_allocations_are_looked_up_with_the_scores():
 
 
 def marked(one: Job) -> int:
-    """Stands for `do`: leaves a line when it starts and when it ends; a job named kill-… kills its process once."""
+    """Stands for `do`: leaves a line when it starts and when it ends; a job named kill-… kills its process once, the
+    first named c… waits for the other worker, which may take its time to come up."""
     told = Path(one.folder) / "told"
     with told.open("a") as stream:
         stream.write(f"start {one.name}\n")
     time.sleep(0.05)
+    late = time.monotonic() + 120
+    while one.name.startswith("c") and told.read_text().count("start c") < 2 and time.monotonic() < late:
+        time.sleep(0.05)
     if one.name.startswith("kill") and told.read_text().count(f"start {one.name}\n") < int(one.name[-1]):
         os.kill(os.getpid(), signal.SIGKILL)
     with told.open("a") as stream:
