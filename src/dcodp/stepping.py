@@ -13,7 +13,8 @@ COSTS: dict[str, Callable[[CouplingGraph], float]] = {
     "parameters": CouplingGraph.parameter_count,
 }
 
-LEAST = 0.2  # of the cost, that one step leaves: two keep more of a tenth, and no more of a quarter (results/bccd)
+# Of the cost, that one step leaves: two keep more of a tenth, and no more of a quarter (results/bccd_allocation).
+LEAST = 0.2
 
 
 def steps_to(target: str | None) -> int:

@@ -22,11 +22,11 @@ from torch import Tensor
 from dcodp.detectors.inert import Inert, Storage, TensorRecord, load_records
 from dcodp.errors import InputError
 from dcodp.files.tensors import load_tensors
+from dcodp.pruning.wrappers import WRAPPERS
 
 MAX_PICKLE = 64 * 2**20  # bytes of object graph; YOLOv8x has under 1 MB
 MAX_ENTRIES = 100_000  # modules and tensors of one network
 MAX_DEPTH = 64  # nesting of modules, and of checkpoint dictionaries
-WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile call the network that they hold
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # torch.save before 1.6
 
 
@@ -115,14 +115,14 @@ def _unwrapped(network: Any, depth: int = 0) -> Any:
     """The model inside DataParallel or torch.compile's wrapper."""
     if isinstance(network, Inert) and depth < MAX_DEPTH:
         modules = _state_of(network).get("_modules")
-        if isinstance(modules, dict) and len(modules) == 1 and (held := next(iter(modules))) in WRAPPERS:
-            return _unwrapped(modules[held], depth + 1)
+        if isinstance(modules, dict) and len(modules) == 1 and f"{next(iter(modules))}." in WRAPPERS:
+            return _unwrapped(next(iter(modules.values())), depth + 1)
     return network
 
 
 def _without_wrappers(records: dict[str, TensorRecord]) -> dict[str, TensorRecord]:
     """State-dict names without the wrappers' prefix, which all of them then have."""
-    for prefix in [f"{wrapper}." for wrapper in WRAPPERS] * 2:
+    for prefix in [*WRAPPERS] * 2:
         if records and all(name.startswith(prefix) for name in records):
             records = {name.removeprefix(prefix): record for name, record in records.items()}
     return records

@@ -31,7 +31,7 @@ class CostAware:
     so many steps. `measured`: what pruning single groups did to the outputs, and how much that counts beside the scores
     (`trust`: 0 not at all, 1 alone)."""
 
-    floor: float = 0.25  # fine-tuned nets keep more with it than with 0.1: results/bccd_ladder
+    floor: float = 0.25  # fine-tuned nets keep more with it than with 0.1: results/bccd_allocation
     blocks: int = 16
     measured: Measured = field(default_factory=dict)
     trust: float = 0.5
