@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import resource
 import shutil
 import socket
@@ -12,7 +13,6 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import filelock
 import pytest
 from typer.testing import CliRunner
 
@@ -22,6 +22,7 @@ from dcodp.data.archives import unpack
 from dcodp.data.fetching import fetch
 from dcodp.data.sources import Archive, Folder, read_sources
 from dcodp.errors import InputError
+from dcodp.files import leased
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NOISE = bytes(hashlib.shake_128(b"noise").digest(200_000))  # an incompressible file's contents
@@ -120,7 +121,7 @@ def refused(bring, *arguments, **options) -> str:
 
 
 def tree(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {".fetch.lock"}
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_dropped_connection_goes_on_where_it_stopped(server, bring, tmp_path, body):
@@ -254,9 +255,9 @@ def test_from_a_folder_without_network(server, bring, tmp_path, body):
 
 
 def test_one_fetch_at_a_time(bring, tmp_path):
-    (tmp_path / "data").mkdir()
-    with filelock.FileLock(tmp_path / "data" / ".fetch.lock"):
-        assert "another fetch is at work" in refused(bring, kit())
+    data = tmp_path / "data"
+    with leased(data, "the data", marker=data / ".fetch.lock"):
+        assert f"another fetch (process {os.getpid()} on " in refused(bring, kit())
 
 
 def entry(kind: bytes, name="kit/one/link", target="../../../outside") -> bytes:
@@ -307,7 +308,7 @@ def test_hostile_archives_are_refused_whole(name, tmp_path):
 def test_an_archive_that_climbs_is_refused_after_its_download(server, bring, tmp_path):
     message = refused(bring, kit(published(server, "a.tar", HOSTILE["climbs.tar"][0])))
     assert "wants to write to 'kit/../../out.txt'" in message
-    assert tree(tmp_path) == {"data/downloads/a.tar", "data/.fetch.lock"}
+    assert tree(tmp_path) == {"data/downloads/a.tar"}
 
 
 @pytest.mark.parametrize("name", ["crc.zip", "torn.tar", "noise.tar"])

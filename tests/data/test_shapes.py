@@ -11,7 +11,6 @@ import time
 import cv2
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from dcodp.config import DatasetConfig
 from dcodp.data import scene as scenes
@@ -20,6 +19,7 @@ from dcodp.data.images import read_image
 from dcodp.data.scene import CLASSES, scene
 from dcodp.data.splits import class_counts, load
 from dcodp.errors import InputError
+from dcodp.files import leased
 
 SMALL = DatasetConfig(generate_train=6, generate_val=3, generate_size=96)
 
@@ -98,12 +98,12 @@ def test_outlines_are_as_large_as_asked(name):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot hold the generated images .*set paths\.data"):
+    with pytest.raises(InputError, match=r"cannot write .*choose a writable folder with paths\.data"):
         shapes.ensure(SMALL, tmp_path / "file")
 
 
 def test_those_that_start_together_generate_once(tmp_path, monkeypatch):
-    """The lock is one of files, so threads stand for processes here."""
+    """A lease is a file, so threads stand for processes here."""
     written, generate = [], shapes._generate
 
     def counted(*arguments):
@@ -134,7 +134,7 @@ def test_a_killed_generation_leaves_nothing_to_trust(tmp_path):
     process.join()
     assert not list(tmp_path.glob("shapes-*"))
     (lock,) = tmp_path.glob(".shapes-*.lock")
-    with FileLock(lock, timeout=1):  # the next process need not wait
+    with leased(tmp_path, "the images", wait=False, marker=lock):  # the next process need not wait
         pass
 
 

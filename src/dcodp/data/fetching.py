@@ -7,12 +7,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import filelock
-
 from dcodp.data.archives import unpack
 from dcodp.data.download import download, verify
 from dcodp.data.sources import Archive, Folder
 from dcodp.errors import InputError
+from dcodp.files import Busy, leased
 
 Say = Callable[[str], None]
 
@@ -25,12 +24,11 @@ def fetch(folders: Sequence[Folder], data: Path, source: Path | None, keep: bool
     Raises InputError for whatever stands in the way; what has been downloaded stays.
     """
     try:
-        data.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(data / ".fetch.lock", timeout=0):
+        with leased(data, "the data", wait=False, marker=data / ".fetch.lock", setting="--data"):
             for folder in folders:
                 _bring(folder, data, source, keep, say)
-    except filelock.Timeout:
-        raise InputError(f"another fetch is at work in {data}; wait for it") from None
+    except Busy as busy:
+        raise InputError(f"another fetch ({busy.owner}) is at work in {data}; wait for it") from None
     except OSError as error:
         raise InputError(f"{data} cannot be written ({error}); make room or choose another folder") from error
 

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from filelock import FileLock
 
 from dcodp.config import DatasetConfig
 from dcodp.data.scene import CLASSES, Shape, scene
 from dcodp.errors import InputError
-from dcodp.files import digest
+from dcodp.files import digest, leased
 from dcodp.progress import track
 
 GENERATOR = 1  # raise it whenever a change to scene.py or to this file changes what is written
@@ -41,8 +40,7 @@ def ensure(config: DatasetConfig, root: Path) -> Path:
     finished = root / name
     if not finished.is_dir():
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / f".{name}.lock"):
+            with leased(root, "the generated images", marker=root / f".{name}.lock", setting="paths.data"):
                 if not finished.is_dir():
                     _generate(config, root / f".{name}.partial", finished)
         except OSError as error:

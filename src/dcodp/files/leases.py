@@ -51,18 +51,20 @@ _held: dict[str, list[_Held]] = {}  # folder → the leases on it that this proc
 
 
 @contextlib.contextmanager
-def leased(folder: Path, what: str, wait: bool = True, marker: Path | None = None) -> Iterator[None]:
+def leased(
+    folder: Path, what: str, wait: bool = True, marker: Path | None = None, setting: str = "paths.results"
+) -> Iterator[None]:
     """Holds `folder`, which is created, for this process alone; `what` names it to a person.
 
     Files that a killed holder left half written are removed. With `marker` the lease is that file, and the folder is
     shared with others: nothing is removed or refused. Raises Busy where somebody else holds it and `wait` is off, and
-    InputError where the disk is full or the folder cannot be written.
+    InputError where the disk is full or the folder, which `setting` names, cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lease = _acquired(marker or folder / NAME, what, wait)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(folder, error, setting) from error
     assert lease.token is not None
     held = _held.setdefault(os.path.abspath(folder), []) if marker is None else []
     held.append(_Held(lease, lease.token))

@@ -16,11 +16,11 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def unwritable(path: Path, error: OSError) -> InputError:
-    """The one line for a full disk, a read-only folder and their like."""
+def unwritable(path: Path, error: OSError, setting: str = "paths.results") -> InputError:
+    """The one line for a full disk, a read-only folder and their like; `setting` is where another one is named."""
     if is_full(error):
         return InputError(f"the disk is full: {path} was not written (what it held is kept); free space and run again")
-    return InputError(f"cannot write {path} ({error.strerror}); choose a writable folder with paths.results")
+    return InputError(f"cannot write {path} ({error.strerror}); choose a writable folder with {setting}")
 
 
 def refusal(folder: Path) -> OSError | None:
