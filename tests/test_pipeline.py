@@ -17,7 +17,7 @@ from dcodp.compose import cells, register
 from dcodp.detectors.registry import build
 from dcodp.errors import InputError
 from dcodp.files.tensors import load_tensors
-from dcodp.pipeline import run_cell
+from dcodp.pipeline import run_cell, running
 from dcodp.pipeline.cell import Cell
 from dcodp.pipeline.fitting import start_from_scratch
 from dcodp.records import read_record, run_folder
@@ -117,6 +117,17 @@ def test_a_cell_that_is_there_is_not_computed_again(cell):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     assert run_cell(config).finetuned == record.finetuned
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+def test_what_was_not_mirrored_is_by_the_next_call(cell, monkeypatch):
+    """As after a lost connection: the mark of the mirror is not there."""
+    config, record, _ = cell
+    sent = []
+    monkeypatch.setattr(running, "sync", lambda *given: sent.append(given))
+    run_cell(config)
+    ((settings, told, results, group),) = sent
+    assert (settings, told.run_id, group) == (config.wandb, record.run_id, config.wandb.group)
+    assert results == Path(config.paths.results)
 
 
 def test_another_ratio_shares_the_dense_net_and_the_scores(cell, monkeypatch):

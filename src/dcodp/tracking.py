@@ -19,6 +19,8 @@ from dcodp.errors import InputError
 from dcodp.files import digest, read_json, write_atomically
 from dcodp.records import STAGES, Record, RunFolder, plain, read_metrics, run_folder
 
+WAIT_S = 60.0  # for a server that does not answer: W&B itself would wait for ever, with the worker's GPU
+
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"dense": {"map50": 0.5}} → {"dense/map50": 0.5}; missing values (None) are left out, lists stay whole."""
@@ -95,7 +97,14 @@ class Mirror:
             reinit="finish_previous",  # a cell that failed earlier in this process has left its run open
             dir=str(self.results),
             config=self.config,
-            settings=wandb.Settings(console="off", disable_git=True, save_code=False),
+            settings=wandb.Settings(
+                console="off",
+                disable_git=True,
+                save_code=False,
+                init_timeout=WAIT_S,
+                finish_timeout=WAIT_S,
+                finish_timeout_raises=True,
+            ),
         )
         for stage in ("train", "finetune"):
             run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")

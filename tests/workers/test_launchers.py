@@ -93,7 +93,7 @@ def test_slurms_time_limit_puts_a_job_in_again(slurm, tmp_path):
         text=True,
         check=True,
     ).stdout.split()
-    subprocess.run(["scancel", "--signal=USR2", "--batch", job], env=environment, check=True)
+    subprocess.run(["scancel", "--signal=USR2", job], env=environment, check=True)
     assert process.wait() == 0 and last.exists()
     told = "".join(path.read_text() for path in (tmp_path / "results/hydra/.submitit").rglob("*_log.err"))
     assert "put in again" in told

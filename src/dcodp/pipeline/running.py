@@ -24,19 +24,21 @@ from dcodp.pipeline.notes import provenance, resumed_record
 from dcodp.pipeline.pruning import repair_of
 from dcodp.pipeline.stages import run_stages, share
 from dcodp.records import Record, RunFolder, claim, is_done, keeping, read_record, run_folder, shared_folder
-from dcodp.tracking import Mirror
+from dcodp.tracking import Mirror, sync
 
 log = logging.getLogger(__name__)
 
 
 def run_cell(config: Config, wait: bool = False) -> Record:
-    """Compute a cell, or return its record if it is there. Another process that computes it is waited for if `wait` is
-    on. Raises InputError for input that cannot be used."""
+    """Compute a cell, or return its record if it is there (and mirror it, if that did not succeed before). Another
+    process that computes it is waited for if `wait` is on. Raises InputError for input that cannot be used."""
     check_method(config)
     folder = run_folder(Path(config.paths.results), run_id(config))
     if is_done(folder):
         log.info("%s is there already", folder.run_id)
-        return read_record(folder)
+        record = read_record(folder)
+        sync(config.wandb, record, Path(config.paths.results), config.wandb.group)
+        return record
     with claim(folder, wait):
         if is_done(folder):  # by the process that was waited for
             return read_record(folder)
