@@ -1,10 +1,11 @@
 """Kills and worse to a small sweep at random moments, restarted each time; the records must equal undisturbed ones.
 
-    python tests/workers/faults.py FOLDER --number 100 [--faults kill] [--seed 0] [--log FILE]
+    python tests/workers/faults.py FOLDER --number 100 [--faults kill,full] [--within 25] [--seed 0] [--log FILE]
 
-Each round starts with nothing but the data, and a fault strikes at a random moment of each call of the command, until a
-call comes to its end; then the records, plans and weights are compared and a new round begins. The log has a line for
-each fault: round, moment in seconds, what it was, what was at work. Faults:
+The sweep is three detectors x two criteria x two ratios. Each round starts with nothing but the data, and a fault
+strikes at a random moment of the first seconds of each call of the command (`--within`), until a call comes to its end;
+then the records, plans and weights are compared and a new round begins. The log has a line for each fault: round,
+moment in seconds, what it was, what was at work. Faults:
 
     kill       SIGKILL to the command and all of its workers
     worker     SIGKILL to one of its processes alone, a worker or not
@@ -12,6 +13,7 @@ each fault: round, moment in seconds, what it was, what was at work. Faults:
     suspend    SIGSTOP to all, SIGCONT after a while; no restart
     second     the same command once more beside it; then SIGKILL to the first
     cut        SIGKILL to all, then an artefact is cut short at a random byte
+    full       the disk with the results has no room until the command ends (needs root, which may mount one)
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -37,23 +40,20 @@ import dcodp.pipeline
 import dcodp.show
 from dcodp.commands import run
 
-CELLS = (
-    "model=retinanet_tiny_test", "importance=dcodp,l1", "ratio=0.5", "finetune.epochs=2", "train.epochs=2",
-    "dataset.train_limit=8", "dataset.val_limit=2",
-)  # fmt: skip
+CELLS = (*sweeps.THREE, "finetune.epochs=2", "train.epochs=2", "dataset.train_limit=8", "dataset.val_limit=2")
 ARTEFACTS = ("*.safetensors", "*.json", "*.jsonl", "*.npz", "*.ckpt")
 
 
 class Harness:
     """One folder, its undisturbed outcome, and the moments so far."""
 
-    def __init__(self, folder: Path, seed: int, launcher: str, log: Path):
-        self.folder, self.chance, self.log = folder, random.Random(seed), log
+    def __init__(self, folder: Path, seed: int, launcher: str, log: Path, within: float):
+        self.folder, self.chance, self.log, self.within = folder, random.Random(seed), log, within
         self.words = (f"launcher={launcher}", *CELLS)
-        self.wanted, self.seconds = self._undisturbed()
+        self.wanted = self._undisturbed()
         self.number = 0
 
-    def _undisturbed(self) -> tuple[dict, float]:
+    def _undisturbed(self) -> dict[str, tuple]:
         """Computed twice: the first time brings the data, and tells what this process imports for all others. Nothing
         is computed here, since torch's threads would be missing in the processes that this one forks."""
         place = self.folder / "whole"
@@ -64,9 +64,8 @@ class Harness:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
         shutil.rmtree(place / "results")
-        start = time.monotonic()
         assert self._start(place).wait() == 0, (place / "told.txt").read_text()
-        return sweeps.outcome(place), time.monotonic() - start
+        return sweeps.outcome(place)
 
     def _arguments(self, place: Path) -> list[str]:
         return ["-m", *sweeps.SMALL, *sweeps.places(place), *self.words]
@@ -75,17 +74,21 @@ class Harness:
         place = self.folder / f"round-{number}"
         place.mkdir()
         shutil.copytree(self.folder / "whole" / "data", place / "data")
+        with disk(place / "results") if "full" in faults else contextlib.nullcontext():
+            self._round(place, number, faults, most)
+        shutil.rmtree(place)
+
+    def _round(self, place: Path, number: int, faults: list[str], most: int) -> None:
         while not self._call(place, number, self.chance.choice(faults) if self.number < most else None):
             pass
         found = sweeps.outcome(place)
         assert found == self.wanted, (number, {run: value[0] for run, value in found.items()})
         assert not list(place.rglob(".*.part")), number  # nothing half written is left
-        shutil.rmtree(place)
 
     def _call(self, place: Path, number: int, fault: str | None) -> bool:
         """One call of the command, which a fault may strike; True when it came to its end with all cells done."""
         process = self._start(place)
-        moment = self.chance.uniform(0, self.seconds)
+        moment = self.chance.uniform(0, self.within)
         try:
             process.wait(None if fault is None else moment)
         except TimeoutError:
@@ -125,7 +128,7 @@ class Harness:
 
     def _second(self, process: Forked, place: Path) -> None:
         other = self._start(place)
-        time.sleep(self.chance.uniform(0, self.seconds / 2))
+        time.sleep(self.chance.uniform(0, self.within))
         os.killpg(process.pid, signal.SIGKILL)
         other.wait()
 
@@ -137,6 +140,14 @@ class Harness:
             path = self.chance.choice(sorted(files))
             os.truncate(path, self.chance.randrange(path.stat().st_size))
             self._restore_or_delete(path, place)
+
+    def _full(self, process: Forked, place: Path) -> None:
+        filler = place / "results" / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(1 << 16))
+        process.wait()
+        filler.unlink()
 
     def _restore_or_delete(self, path: Path, place: Path) -> None:
         """What the command says is to be deleted, is."""
@@ -192,6 +203,17 @@ class Forked:
         return self.returncode
 
 
+@contextlib.contextmanager
+def disk(place: Path) -> Iterator[None]:
+    """A file system of its own at `place`."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
 def members(group: int) -> list[int]:
     """The processes of a process group."""
     told = subprocess.run(["ps", "-e", "-o", "pid=,pgid="], capture_output=True, text=True, check=True).stdout
@@ -205,12 +227,15 @@ def main() -> None:
     parser.add_argument("--faults", default="kill")
     parser.add_argument("--launcher", default="serial")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--within", type=float, default=25, help="seconds from the start of a call")
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
     dcodp.show.show = lambda *_: 0
     os.environ.update(sweeps.environment(YOLO_OFFLINE="1"))
     given.folder.mkdir(parents=True, exist_ok=True)
-    harness = Harness(given.folder, given.seed, given.launcher, given.log or given.folder / "faults.jsonl")
+    harness = Harness(
+        given.folder, given.seed, given.launcher, given.log or given.folder / "faults.jsonl", given.within
+    )
     number = 0
     while harness.number < given.number:
         harness.round(number, given.faults.split(","), given.number)

@@ -70,7 +70,7 @@ def test_ray_gives_the_same(serial, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kinds", "number"), [("kill", 100), ("worker,terminate,suspend,second", 100)])
+@pytest.mark.parametrize(("kinds", "number"), [("kill", 100), ("worker,terminate,suspend,second,cut,full", 100)])
 def test_faults_at_random_moments_leave_the_same(tmp_path, kinds, number):
     """tests/workers/faults.py, as it was run for results/faults/."""
     command = [sys.executable, str(HERE / "faults.py"), str(tmp_path), "--number", str(number), "--faults", kinds]
