@@ -21,7 +21,7 @@ from dcodp.detectors.torchvision_common import freeze_batch_norms
 from dcodp.errors import InputError
 from dcodp.files.tensors import load_tensors
 from dcodp.testing import enliven, run, zeroed
-from dcodp.training import train
+from dcodp.training import precision, train
 from dcodp.training.distillation import BLOCKS, _channels, distillation, reading
 from dcodp.training.files import load_last
 from dcodp.training.objective import Objective, Whole
@@ -31,6 +31,12 @@ FAMILIES = [("yolov8", "n"), ("yolov7", "tiny_test"), ("faster_rcnn", "tiny_test
             ("fcos", "tiny_test"), ("ssd", "tiny_test")]  # fmt: skip
 PLAIN = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, "flip": 0.0, "hsv": 0.0, "close_mosaic": 0}
 SETTINGS = TrainSettings(epochs=2, batch=4, lr=1e-3, optimizer="sgd", warmup_epochs=0.0, distill=1.0, **PLAIN)
+
+
+@pytest.fixture(autouse=True)
+def in_full(monkeypatch):
+    """The teacher computes in float32, on processors with a unit for bfloat16 too."""
+    monkeypatch.setattr(precision, "has_amx", lambda: False)
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda p: p[0])
@@ -83,6 +89,18 @@ def test_a_copy_has_nothing_to_learn_and_a_pruned_net_has_in_every_part(family):
     loss, parts = objective(small, distillation(dense, small.network, graph, plan, 2.0), False, batch())
     assert len(parts) >= 3 and all(0 < float(part) < float("inf") for part in parts.values())
     assert float(loss.detach()) == pytest.approx(sum(map(float, parts.values())), rel=1e-5)
+
+
+def test_a_teacher_in_bfloat16_says_nearly_the_same(family, monkeypatch):
+    """As where the processor has a unit for it; elsewhere it is only slow."""
+    dense, graph, plan = family
+    small = dense.with_network(frozen_copy(dcodp.prune(dense.network, plan)))
+    term = distillation(dense, small.network, graph, plan, 1.0)
+    parts = []
+    for amx in (False, True):
+        monkeypatch.setattr(precision, "has_amx", lambda amx=amx: amx)
+        parts.append({k: float(v) for k, v in objective(small, term, False, batch())[1].items()})
+    assert parts[0] != parts[1] and parts[1] == pytest.approx(parts[0], rel=0.1)
 
 
 def test_only_the_net_that_learns_gets_gradients(family):

@@ -109,6 +109,11 @@ class Detector(ABC):
     def training_outputs(self, batch: Batch) -> Any:
         """What `network`, in train mode, says of a batch; given to `loss_from` and to further terms of the loss."""
 
+    def prepared(self, batch: Batch) -> Batch:
+        """The batch with its images as `training_outputs` and `lesson` need them, where both take them so too: what
+        two nets read is converted once."""
+        return batch
+
     @abstractmethod
     def loss_from(self, outputs: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """`loss` of the outputs that are there already."""

@@ -25,11 +25,25 @@ def plain_mean(values: Tensor) -> Tensor:
     return weighted_mean(values, torch.ones_like(values))
 
 
+class _BinaryDivergence(torch.autograd.Function):
+    """With the gradient σ(logits) − σ(taught) in one pass over memory where autograd takes several."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, taught: Tensor) -> Tensor:
+        wanted = taught.sigmoid()
+        ctx.save_for_backward(logits.sigmoid().sub_(wanted))
+        return softplus(logits).sub_(softplus(taught)).sub_(wanted.mul_(logits - taught))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (error,) = ctx.saved_tensors
+        return error * gradient, None
+
+
 def binary_divergence(logits: Tensor, taught: Tensor) -> Tensor:
     """Per entry KL(σ(taught) ‖ σ(logits)): the binary cross entropy towards the taught probability, less its entropy,
-    which moves no weight and would hide how much is left to learn. Any shape, float32."""
-    logits, taught = logits.float(), taught.float()
-    return softplus(logits) - softplus(taught) - taught.sigmoid() * (logits - taught)
+    which moves no weight and would hide how much is left to learn. Any shape, float32; its gradient is for `logits`."""
+    return _BinaryDivergence.apply(logits.float(), taught.float())
 
 
 def categorical_divergence(logits: Tensor, taught: Tensor, dim: int) -> Tensor:
@@ -60,12 +74,14 @@ def unexplained(found: Tensor, taught: Tensor, channel: int) -> Tensor:
     those that hardly move weigh little, and so do all processes that share the batch. A scalar, float32.
     """
     found, taught = found.float(), taught.float()
-    others = [d for d in range(taught.dim()) if d != channel % taught.dim()]
-    sums = taught.sum(others)
-    counts = torch.full_like(sums, taught.numel() / max(len(sums), 1))
-    count, first, second = mean_over_processes(torch.stack([counts, sums, taught.square().sum(others)]))
-    variance = (second - first.square() / count.clamp(min=1)).clamp(min=0) + LEAST_VARIANCE * count
-    return _SquaredDistance.apply(found, taught) / variance.sum().clamp(min=LEAST_VARIANCE)
+    sums = taught.sum([d for d in range(taught.dim()) if d != channel % taught.dim()])
+    squares = torch.linalg.vector_norm(taught).square()  # of all channels: what each of them adds is not asked for
+    count, total = sums.new_tensor(taught.numel() / max(len(sums), 1)), len(sums)
+    told = mean_over_processes(torch.cat([sums, torch.stack([squares, count])]))
+    sums, squares, count = told[:total], told[total], told[total + 1]
+    spread = (squares - sums.square().sum() / count.clamp(min=1)).clamp(min=0)
+    variance = spread + LEAST_VARIANCE * count * total
+    return _SquaredDistance.apply(found, taught) / variance.clamp(min=LEAST_VARIANCE)
 
 
 def unexplained_in_all(found: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:

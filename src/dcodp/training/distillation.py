@@ -22,7 +22,7 @@ from dcodp.detectors.imitation import unexplained
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph
 from dcodp.pruning import PrunePlan
-from dcodp.training.precision import exactly, in_full
+from dcodp.training.precision import exactly, in_full, quickly
 
 BLOCKS = 16  # readers whose maps are compared, at most
 Maps = dict[str, list[Tensor]]  # what each reader was given, call by call
@@ -56,7 +56,7 @@ class Distillation:
     def parts(self, network: nn.Module, batch: Batch, outputs: Any, found: Maps) -> dict[str, Tensor]:
         """As the call, for whoever has listened himself: `found` is what was read while the outputs were made."""
         self._move_to(batch.images.device)
-        with torch.no_grad(), reading(self.teacher.network, self.kept) as taught:
+        with torch.no_grad(), quickly(batch.images.device), reading(self.teacher.network, self.kept) as taught:
             lesson = in_full(self.teacher.lesson(batch, outputs))
         with exactly(batch.images.device):
             parts = {"features": self._features(network, found, taught), **self.teacher.imitation(outputs, lesson)}

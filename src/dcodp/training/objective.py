@@ -39,7 +39,7 @@ class Objective(nn.Module):
 
     def forward(self, given: Whole) -> tuple[Tensor, dict]:
         """The scalar to minimise, and its parts by name, detached."""
-        batch = given.batch
+        batch = self._detector.prepared(given.batch)
         if not self._labels:
             batch = Batch(batch.images, batch.boxes[:0], batch.labels[:0], batch.image_index[:0])
         with contextlib.ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,6 +101,10 @@ class UltralyticsNet(Detector):
                 found.append(unexplained(a[None], b[None], 0))
         return torch.stack(found).mean()
 
+    def prepared(self, batch: Batch) -> Batch:
+        images = batch.images.contiguous(memory_format=torch.channels_last)  # while they are bytes
+        return dataclasses.replace(batch, images=self.scaled(images))
+
     def training_outputs(self, batch: Batch) -> Any:
         """The head's raw predictions, as ultralytics' losses take them."""
         images = self.scaled(batch.images)
@@ -130,7 +135,8 @@ class UltralyticsNet(Detector):
 
     @torch.no_grad()
     def lesson(self, batch: Batch, outputs: Any) -> Any:
-        result = self.network(self.scaled(batch.images))
+        with _undecoded(self.head):
+            result = self.network(self.scaled(batch.images))
         return result[1] if isinstance(result, tuple) else result
 
     def imitation(self, outputs: Any, lesson: Any) -> dict[str, Tensor]:
@@ -240,6 +246,21 @@ def _decoding_centres(head: Any) -> Iterator[None]:
             head._end2end = before
 
 
+@contextmanager
+def _undecoded(head: Any) -> Iterator[None]:
+    """Within, a detection head in eval mode gives its raw predictions alone; the layers in it stay in eval mode. Heads
+    of other tasks predict other things in training."""
+    from ultralytics.nn.modules.head import Detect, v10Detect
+
+    alone = type(head) in (Detect, v10Detect)
+    before = head.training
+    head.training = before or alone  # its own flag, which its forward reads
+    try:
+        yield
+    finally:
+        head.training = before
+
+
 def _halves(raw: Any) -> list[dict[str, Tensor]]:
     """The raw predictions of each head."""
     return [raw[name] for name in HEADS if name in raw] if any(name in raw for name in HEADS) else [raw]
@@ -262,7 +283,7 @@ def _beyond_boxes(raw: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _half(found: dict[str, Tensor], taught: dict[str, Tensor]) -> dict[str, Tensor]:
-    weights = taught["scores"].float().sigmoid().amax(1)  # [B, N]
+    weights = taught["scores"].float().amax(1).sigmoid()  # [B, N]
     parts = {"cls": binary_divergence(found["scores"], taught["scores"]).sum(1)}
     bins = taught["boxes"].shape[1] // 4
     said, wanted = (maps["boxes"].unflatten(1, (4, bins)) for maps in (found, taught))  # [B, 4, bins, N]
