@@ -27,7 +27,7 @@ from dcodp.errors import InputError
 from dcodp.planning import composed
 from dcodp.records import load_records, read_sweeps
 from dcodp.stepping import steps_to
-from dcodp.workers.launching import RayConfig
+from dcodp.workers.launching import RayConfig, slurm_config
 
 Cell = tuple[list[str], Config]  # overrides and what they compose to
 RENAMED = {
@@ -44,6 +44,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="hydra/launcher", name="dcodp_ray", node=RayConfig)
+    store.store(group="hydra/launcher", name="dcodp_slurm", node=slurm_config())
     for name in known_nets():
         store.store(group="model", name=name, node={"name": name, "family": "ultralytics", "variant": name})
 

@@ -83,6 +83,20 @@ def test_jobs_that_start_at_once_have_a_folder_for_their_logs(cluster, tmp_path)
     assert len(logs) == 3 and all("error: /where/no/folder/is" in log for log in logs)
 
 
+def test_cells_share_a_job(cluster, tmp_path):
+    """And its start; what they share is a job of its own, which all wait for."""
+    shared = Job("s", "scores", (Config(),), (), "launch", "/where/no/folder/is")
+    settings = {**SETTINGS, "submitit_folder": f"{tmp_path}/%j", "cells_per_job": 2}
+    assert slurm.run([shared, *(job(name, "s") for name in "abc")], settings) == dict.fromkeys("sabc", 2)
+    assert {path.name: path.read_text() for path in cluster.iterdir()} == {
+        "1.dependency": "", "1.started": "1", "2.dependency": "afterany:1", "2.started": "2_0 2_1",
+    }  # fmt: skip
+    first, second = (path.read_text().count("error:") for path in sorted(tmp_path.rglob("2_*_log.err")))
+    assert (first, second) == (2, 1)
+    with pytest.raises(InputError, match=r"cells_per_job=0; give 1 or more"):
+        slurm.run([job("a")], {**settings, "cells_per_job": 0})
+
+
 def test_what_an_earlier_slurm_left_under_the_same_numbers_is_not_taken(cluster, tmp_path):
     settings = {**SETTINGS, "submitit_folder": f"{tmp_path}/%j"}
     slurm.run([job("a")], settings)

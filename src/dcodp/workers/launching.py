@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,13 @@ class RayConfig:
     num_cpus: float = 1.0  # for each cell
     num_gpus: float | None = None  # for each cell; None: as many as `devices`, where the cluster has GPUs
     max_retries: int = 3  # of a cell whose worker vanishes
+
+
+def slurm_config() -> type:
+    """hydra.launcher of launcher=slurm: what Hydra's submitit launcher knows, and how many cells one job does."""
+    from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
+
+    return make_dataclass("SlurmConfig", [("cells_per_job", int, 1)], bases=(SlurmQueueConf,))
 
 
 def knows(settings: Mapping[str, Any]) -> bool:

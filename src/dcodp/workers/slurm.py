@@ -1,7 +1,8 @@
 """launcher=slurm: jobs of SLURM through submitit. What a job comes after is a dependency of SLURM's own.
 
-Cells that come after the same job are one array. At the time limit SLURM tells a job in time (signal_delay_s before);
-it is requeued and goes on from its checkpoints, as after a preemption.
+Cells that come after the same job are one array, each element of it `cells_per_job` of them one after the other. At the
+time limit SLURM tells a job in time (signal_delay_s before); it is requeued and goes on from its checkpoints, as after
+a preemption.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import logging
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 POLL_S = 5.0
 LOST = 137  # the exit status of a job that left none
-OWN = ("submitit_folder", "max_num_timeout")  # settings of submitit's executor, the others are those of its jobs
+OWN = ("submitit_folder", "max_num_timeout", "cells_per_job")  # settings that are not those of submitit's jobs
 COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
           "stderr_to_stdout")  # fmt: skip  # settings that submitit has for all of its executors
 
@@ -33,14 +35,33 @@ COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "me
 class Work:
     """What submitit calls; it is asked for `checkpoint` when the time is over, and puts what that returns in again."""
 
-    def __call__(self, job: Job) -> int:
-        return do(job)
+    def __call__(self, jobs: Sequence[Job]) -> list[int]:
+        return [do(job) for job in jobs]
 
-    def checkpoint(self, job: Job) -> submitit.helpers.DelayedSubmission:
+    def checkpoint(self, jobs: Sequence[Job]) -> submitit.helpers.DelayedSubmission:
         import submitit
 
-        log.warning("%s is stopped by SLURM and put in again; it goes on from its checkpoints", job.name)
-        return submitit.helpers.DelayedSubmission(self, job)
+        names = ", ".join(job.name for job in jobs)
+        log.warning("%s: stopped by SLURM and put in again; what is not done goes on from its checkpoints", names)
+        return submitit.helpers.DelayedSubmission(self, jobs)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """One of the jobs that SLURM's job does."""
+
+    slurm: submitit.Job[list[int]]
+    place: int
+
+    def status(self) -> int:
+        """What it returned; LOST where SLURM's job was killed and left nothing."""
+        if not self.slurm.paths.result_pickle.exists():
+            return LOST
+        try:
+            return self.slurm.result()[self.place]
+        except Exception as error:  # submitit's own failures, and what the job raised
+            log.warning("SLURM's job %s: %s", self.slurm.job_id, str(error).strip().splitlines()[-1])
+            return 1
 
 
 def run(jobs: Sequence[Job], settings: Mapping[str, Any]) -> dict[str, int]:
@@ -48,15 +69,27 @@ def run(jobs: Sequence[Job], settings: Mapping[str, Any]) -> dict[str, int]:
 
     Raises InputError where there is no SLURM or it refuses the jobs. Interrupted, it leaves the jobs in SLURM's queue.
     """
-    submitted: dict[str, submitit.Job[int]] = {}
+    submitted: dict[str, Submitted] = {}
     folder = _folder(settings["submitit_folder"], jobs[0].launch)
     for after, group in groupby(jobs, lambda job: job.after):
+        parts = list(_parts(list(group), settings.get("cells_per_job", 1)))
+        dependency = ":".join(dict.fromkeys(submitted[name].slurm.job_id for name in after))
+        for part, job in zip(parts, _submit(parts, settings, dependency, folder), strict=True):
+            submitted |= {one.name: Submitted(job, place) for place, one in enumerate(part)}
+    slurms = list({job.slurm.job_id: job.slurm for job in submitted.values()}.values())
+    log.info("%d jobs are in SLURM's queue; they go on without this process, dcodp status tells how far", len(slurms))
+    _wait(slurms)
+    return {name: job.status() for name, job in submitted.items()}
+
+
+def _parts(jobs: list[Job], cells: int) -> Iterator[tuple[Job, ...]]:
+    """What each of SLURM's jobs does: so many cells. What cells share is waited for, and comes alone."""
+    if cells < 1:
+        raise InputError(f"hydra.launcher.cells_per_job={cells}; give 1 or more")
+    for kind, group in groupby(jobs, lambda job: job.kind):
         together = list(group)
-        dependency = ":".join(submitted[name].job_id for name in after)
-        submitted |= zip([job.name for job in together], _submit(together, settings, dependency, folder), strict=True)
-    log.info("%d jobs are in SLURM's queue; they go on without this process, dcodp status tells how far", len(jobs))
-    _wait(list(submitted.values()))
-    return {name: _status(job) for name, job in submitted.items()}
+        size = cells if kind == "cell" else 1
+        yield from (tuple(together[k : k + size]) for k in range(0, len(together), size))
 
 
 def _folder(asked: str, launch: str) -> Path:
@@ -75,7 +108,9 @@ def _folder(asked: str, launch: str) -> Path:
     return folder
 
 
-def _submit(jobs: Sequence[Job], settings: Mapping[str, Any], dependency: str, folder: Path) -> list[submitit.Job[int]]:
+def _submit(
+    parts: Sequence[tuple[Job, ...]], settings: Mapping[str, Any], dependency: str, folder: Path
+) -> list[submitit.Job[list[int]]]:
     """One job, or an array, that starts when those that it depends on ended, however."""
     import submitit
     from submitit.core.utils import FailedJobError
@@ -89,12 +124,12 @@ def _submit(jobs: Sequence[Job], settings: Mapping[str, Any], dependency: str, f
             folder, cluster="slurm", slurm_max_num_timeout=settings.get("max_num_timeout", 0)
         )
         executor.update_parameters(**given)
-        return executor.map_array(Work(), jobs)
+        return executor.map_array(Work(), parts)
     except (RuntimeError, OSError, FailedJobError) as error:
         raise InputError(f"SLURM takes no jobs here: {' '.join(str(error).split())}; see hydra.launcher.*") from error
 
 
-def _wait(jobs: Sequence[submitit.Job[int]]) -> None:
+def _wait(jobs: Sequence[submitit.Job[list[int]]]) -> None:
     """Until each has left its result, or is not in the queue any more (twice: a job that is put in again is not there
     for a moment). squeue is asked, since sacct is not everywhere."""
     absent: set[str] = set()
@@ -112,14 +147,3 @@ def _queued() -> set[str] | None:
     command = ["squeue", "--noheader", "--array", "--me", "--format=%i %F_%K"]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     return set(told.stdout.split()) if told.returncode == 0 else None
-
-
-def _status(job: submitit.Job[int]) -> int:
-    """What the job returned; LOST where it was killed and left nothing."""
-    if not job.paths.result_pickle.exists():
-        return LOST
-    try:
-        return int(job.result())
-    except Exception as error:  # submitit's own failures, and what the job raised
-        log.warning("SLURM's job %s: %s", job.job_id, str(error).strip().splitlines()[-1])
-        return 1
