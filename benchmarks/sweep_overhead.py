@@ -3,11 +3,11 @@
     python benchmarks/sweep_overhead.py [--launcher serial --launcher joblib --launcher ray --launcher slurm]
 
 A sweep of twelve small cells (generated images, a tiny RetinaNet, two criteria at six ratios) with one worker, so that
-nothing overlaps; in SLURM six cells share a job. Overhead per cell: the wall time of the whole call of the command, its imports, its plan, its jobs for
-what cells share and its report included, less what the jobs' stages took themselves, over the number of cells. Data and
-imports are made warm by a call before. `ray` starts one here; `slurm` takes the one that SLURM_CONF names, which should
-offer a single CPU (tests/workers/slurm_here.sh start FOLDER 1). Writes sweep_overhead.json; exit status 1 if a launcher
-is above the limit.
+nothing overlaps; in SLURM six cells share a job. Overhead per cell: the wall time of the whole call of the command, its
+imports, its plan, its jobs for what cells share and its report included, less what the jobs' stages took themselves,
+over the number of cells. Data and imports are made warm by a call before. `ray` starts one here; `slurm` takes the one
+that SLURM_CONF names, which should offer a single CPU (tests/workers/slurm_here.sh start FOLDER 1). Writes
+sweep_overhead.json; exit status 1 if a launcher is above the limit.
 """
 
 from __future__ import annotations
