@@ -77,7 +77,7 @@ class Way:
 
     def _used(self, name: str, card: dict[str, Any]) -> dict[str, Any]:
         """What ultralytics makes of the small net."""
-        path = self.folder / name / f"{name}.pt"
+        path = self.folder / name / "small.pt"
         found = YOLO(path).val(data=self.data, imgsz=self.chosen.size, device="cpu", workers=0, plots=False)
         parameters = card["pruned"]["parameters"]
         counts = {"card": parameters, "opened": _parameters(YOLO(path)), "exported": self._exported(path),
