@@ -4,12 +4,13 @@ from typing import Any
 
 from dcodp.report.formats import markdown_rows
 
-LIMITS = {"status": 20.0, "watch": 2.0, "query": 60.0}  # seconds for the larger number of records
+LIMITS = {"status": 20.0, "watch": 2.0, "query": 60.0, "report": 120.0}  # seconds for the larger number of records
 MEMORY_LIMIT_MB = 1024
 WHAT = {
     "status": "`dcodp status`",
     "watch": "another look of `dcodp status --watch`",
     "query": "records to rows, means and tables",
+    "report": "`dcodp report`: tables, figures, claims, ladders and the page",
 }
 
 

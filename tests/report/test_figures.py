@@ -3,10 +3,10 @@
 import pytest
 from PIL import Image
 
-from dcodp.report import figures
+from dcodp.report import build, figures
 from dcodp.report.layouts import FigureLayout, default_figures
 from dcodp.report.query import measurements
-from dcodp.report.series import series_of
+from dcodp.report.series import number_of_series, series_of
 
 
 @pytest.fixture
@@ -89,3 +89,14 @@ def test_nothing_measured_nothing_drawn(frame):
     layout = FigureLayout("c", "", "pareto", ("map50",), {"dataset": "coco2017"})
     assert figures.draw(layout, frame) is None
     assert figures.draw(layout, measurements([])) is None
+
+
+def test_figures_that_nobody_could_read_are_drawn_when_they_are_declared_alone(frame, tmp_path, monkeypatch, caplog):
+    declared = FigureLayout("mine", "", "curve", ("map50",))
+    assert number_of_series(declared, frame) == len(series_of(declared, frame)) == 2
+    monkeypatch.setattr(build, "MAX_SERIES", 1)
+    with caplog.at_level("INFO", "dcodp.report.build"):
+        drawn, paths = build._draw_all(tmp_path, [declared], frame)
+    assert [figure.layout.name for figure in drawn] == ["mine"]
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.png", "mine.pdf"} == {path.name for path in paths}
+    assert "voc2007_ratio" in caplog.text and "more than 1 series" in caplog.text

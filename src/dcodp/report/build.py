@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ from dcodp.report.ladders import ladders
 from dcodp.report.layouts import FigureLayout, Layout, TableLayout, default_figures, file_name, load_layouts
 from dcodp.report.page import DrawnFigure, Page, render_page
 from dcodp.report.query import measurements
+from dcodp.report.series import number_of_series
 from dcodp.report.tables import Table, build_table, default_tables
 
+log = logging.getLogger(__name__)
+MAX_SERIES = 24  # of a figure that nobody asked for
 MAX_PICTURES, PICTURE_WIDTH = 24, 1300  # on the page; the full ones stay in their run folders
 
 
@@ -97,9 +101,14 @@ def write_tables(folder: Path, groups: dict[str, Sequence[Table]]) -> list[Path]
 def _draw_all(
     folder: Path, layouts: Sequence[FigureLayout], frame: pd.DataFrame
 ) -> tuple[list[DrawnFigure], list[Path]]:
-    """The experiments' figures, then the default ones of every data set; a figure of nothing leaves no old file."""
+    """The experiments' figures, then the default ones of every data set, unless nobody could read them; a figure of
+    nothing leaves no old file."""
     datasets = sorted(set(frame["dataset"]))
-    every = [*layouts, *(figure for dataset in datasets for figure in default_figures(dataset))]
+    own = [figure for dataset in datasets for figure in default_figures(dataset)]
+    crowded = {layout.name for layout in own if number_of_series(layout, frame) > MAX_SERIES}
+    if crowded:
+        log.info("%s: more than %d series, not drawn; declare figures of some", ", ".join(sorted(crowded)), MAX_SERIES)
+    every = [*layouts, *(layout for layout in own if layout.name not in crowded)]
     drawn, paths = [], []
     for layout in track(every, description="Drawing", transient=True, disable=not Console().is_terminal):
         figure = figures.draw(layout, frame)

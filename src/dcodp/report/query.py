@@ -55,10 +55,15 @@ Stages = Callable[[Record], Mapping[str, Mapping[str, Any]]]  # {name: evaluatio
 
 def measurements(records: Iterable[Record], stages: Stages = stages_of) -> pd.DataFrame:
     """One row per record and measured stage; blocks of unfinished runs count, their status says so."""
-    rows = (
-        _row(record, stage, block) for record in records if record.config for stage, block in stages(record).items()
-    )
-    return pd.DataFrame(list(_sharing(rows)), columns=list(_row(Record(""), "dense", {})))
+    rows = (row for record in records if record.config for row in _rows(record, stages(record)))
+    return pd.DataFrame(list(_sharing(rows)), columns=list(*_rows(Record(""), {"dense": {}})))
+
+
+def _rows(record: Record, stages: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What its stages have in common is looked up once."""
+    common = {dense: {**identity(record.config, dense), **_settings(record, dense)} for dense in (True, False)}
+    for stage, block in stages.items():
+        yield _row(record, stage, block, common[stage == "dense"])
 
 
 def _sharing(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -70,17 +75,17 @@ def _sharing(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _row(record: Record, stage: str, block: Mapping[str, Any]) -> dict[str, Any]:
-    dense = stage == "dense"
+def _row(record: Record, stage: str, block: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run_id": record.run_id,
         "status": record.status,
         "stage": stage,
         "asked": stages_asked(record.config),
-        **identity(record.config, dense),
-        **_settings(record, dense),
+        **common,
         **_values(block, stages_of(record).get("dense") or {}),
-        "channels_removed": 0.0 if dense else _number(part(record.provenance, "pruning").get("channels_removed")),
+        "channels_removed": 0.0
+        if stage == "dense"
+        else _number(part(record.provenance, "pruning").get("channels_removed")),
         **_data(record, block),
         **_hardware(block, record.provenance),
     }

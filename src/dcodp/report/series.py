@@ -14,6 +14,8 @@ from dcodp.report.layouts import FOUND, FigureLayout
 from dcodp.report.methods import METHOD, method_name
 from dcodp.report.query import select, setting_notes
 
+KEYS = ["dataset", "model", "method", "setting", "base"]  # what a series has in common
+
 
 @dataclass(frozen=True)
 class Series:
@@ -40,12 +42,9 @@ class Series:
 def series_of(layout: FigureLayout, frame: pd.DataFrame) -> list[Series]:
     """Declared detectors first, then the others if allowed; methods and settings are named where they differ."""
     dense = frame.loc[frame["stage"] == "dense"]
-    later = select(frame.loc[frame["stage"] == layout.stage], layout.where)
-    models = [m for m in layout.models if m != FOUND]
-    models += sorted(set(later["model"]) - set(models)) if FOUND in layout.models else []
-    later = select(later, {"model": models}).sort_values([*METHOD], kind="stable")
-    keys = ["dataset", "model", "method", "setting", "base"]
-    groups = [group for _, group in later.groupby(keys, sort=False)]
+    models, later = _asked(layout, frame)
+    later = later.sort_values([*METHOD], kind="stable")
+    groups = [group for _, group in later.groupby(KEYS, sort=False)]
     first = method_name(paper_method())
     groups.sort(key=lambda g: (models.index(g.iloc[0]["model"]), g.iloc[0]["method"] != first))
     firsts = [group.to_dict("records")[0] for group in groups]
@@ -53,6 +52,19 @@ def series_of(layout: FigureLayout, frame: pd.DataFrame) -> list[Series]:
         Series(name, dense.loc[(dense["base"] == first["base"]) & (dense["model"] == first["model"])], group)
         for name, first, group in zip(_names(firsts), firsts, groups, strict=True)
     ]
+
+
+def number_of_series(layout: FigureLayout, frame: pd.DataFrame) -> int:
+    """How many `series_of` gives, without making them."""
+    return int(_asked(layout, frame)[1].groupby(KEYS).ngroups)
+
+
+def _asked(layout: FigureLayout, frame: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+    """The detectors in their order, and the rows of their pruned nets."""
+    later = select(frame.loc[frame["stage"] == layout.stage], layout.where)
+    models = [m for m in layout.models if m != FOUND]
+    models += sorted(set(later["model"]) - set(models)) if FOUND in layout.models else []
+    return models, select(later, {"model": models})
 
 
 def _names(firsts: Sequence[Mapping[Any, Any]]) -> list[str]:
