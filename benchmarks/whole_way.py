@@ -1,13 +1,13 @@
 """The whole way of somebody's checkpoint, each step as a user types it: trained by ultralytics, given to `dcodp prune`,
 opened, validated, exported and trained on by ultralytics, pruned once more.
 
-    python benchmarks/whole_way.py --data bccd/data.yaml [--start yolov8n.pt --model yolov8n.yaml --model yolo11n.yaml]
-        [--size 320] [--epochs 8] [--small-epochs 20] [--target flops:0.5] [--work FOLDER]
+    python benchmarks/whole_way.py --data bccd/data.yaml [--model yolov8n.yaml=yolov8n.pt --model yolo11n.yaml]
+        [--size 320] [--epochs 12] [--scratch-epochs 50] [--small-epochs 20] [--target flops:0.5] [--work FOLDER]
 
-Run it with the Python of an environment that the wheel was installed into: commands are those beside it. `--start` are
-weights that each model begins from, as far as its layers have the same names and shapes. Steps whose files are in
-`--work` are not done again. Writes whole_way.json with each figure and whether it is as it must be, and the card of the
-first net as prune/card.json. Exit status 1 if anything is not.
+Run it with the Python of an environment that the wheel was installed into: commands are those beside it. After a
+model's `=` stand the weights that it is trained from; without them it starts from random ones, for more epochs. Steps
+whose files are in `--work` are not done again. Writes whole_way.json with each figure and whether it is as it must be,
+and the card of the first net as prune/card.json. Exit status 1 if anything is not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Way:
     """One model's, in a folder of its own."""
 
     def __init__(self, model: str, chosen: argparse.Namespace):
-        self.model, self.chosen, self.folder = model, chosen, chosen.work.resolve() / Path(model).stem
+        self.model, _, self.start = model.partition("=")
+        self.chosen, self.folder = chosen, chosen.work.resolve() / Path(self.model).stem
+        self.epochs = chosen.epochs if self.start else chosen.scratch_epochs
         self.folder.mkdir(parents=True, exist_ok=True)
         self.data = str(chosen.data.resolve())
         self.common = {"data": self.data, "imgsz": chosen.size, "device": "cpu", "workers": 0, "seed": 0}
@@ -46,15 +48,16 @@ class Way:
         card = self._prune(dense, "small", self.chosen.target, self.chosen.small_epochs, "--export", "onnx")
         further = self._prune(self.folder / "small" / "small.pt", "smaller", FURTHER, 2)
         return {
-            "model": self.model, "small": {**self._used("small", card), "kept": _kept(card)},
+            "model": self.model, "start": Path(self.start).name, "epochs": self.epochs,
+            "small": {**self._used("small", card), "kept": _kept(card)},
             "smaller": self._used("smaller", further), "card": card,
         }  # fmt: skip
 
     def _train(self) -> Path:
         best = self.folder / "dense" / "weights" / "best.pt"
         if not best.exists():
-            settings = {**self.common, "epochs": self.chosen.epochs, "batch": 16}
-            start = {"pretrained": str(self.chosen.start.resolve())} if self.chosen.start else {}
+            settings = {**self.common, "epochs": self.epochs, "batch": 16}
+            start = {"pretrained": str(Path(self.start).resolve())} if self.start else {}
             YOLO(self.model).train(**settings, **start, project=str(self.folder), name="dense", exist_ok=True)
         return best
 
@@ -134,17 +137,16 @@ def holds(way: dict[str, Any]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", action="append", help="by default yolov8n.yaml and yolo11n.yaml")
-    parser.add_argument("--start", type=Path, help="weights to train from")
+    parser.add_argument("--model", action="append", help="NAME.yaml, or NAME.yaml=WEIGHTS.pt to train it from these")
     parser.add_argument("--target", default="flops:0.5")
-    for name, default in {"size": 320, "epochs": 8, "small-epochs": 20}.items():
+    for name, default in {"size": 320, "epochs": 12, "scratch-epochs": 50, "small-epochs": 20}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--work", type=Path, default=Path("whole_way"), help="where the nets are kept")
     parser.add_argument("--out", type=Path, default=Path("results"))
     chosen = parser.parse_args()
     ways = [Way(model, chosen).go() for model in chosen.model or ("yolov8n.yaml", "yolo11n.yaml")]
-    settings = {name: getattr(chosen, name) for name in ("target", "size", "epochs", "small_epochs")}
-    what = {**settings, "started": chosen.start.name if chosen.start else None, "hardware": cpu_name(),
+    settings = {name: getattr(chosen, name) for name in ("target", "size", "small_epochs")}
+    what = {**settings, "hardware": cpu_name(),
             "code": code_version(), "libraries": library_versions()}  # fmt: skip
     card = chosen.work / Path(ways[0]["model"]).stem / "small" / "card.json"
     (chosen.out / "prune").mkdir(parents=True, exist_ok=True)
