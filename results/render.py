@@ -40,6 +40,7 @@ STUDIES = {
     "bccd": (MEASURED,),
     "bccd_recovery": (MEASURED,),
     "bccd_allocation": (MEASURED,),
+    "voc_recovery": (MEASURED,),
 }
 DRAWN = ("demo",)  # studies of which the default figures are kept
 TABLES = {  # mark → (study, table)

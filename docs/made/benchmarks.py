@@ -13,8 +13,9 @@ from dcodp.report.labels import label
 def blocks(root: Path) -> dict[str, str]:
     """mark → Markdown."""
     measured = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (root / "results").glob("*.json")}
+    way = next(iter(measured["whole_way"]["nets"].values()))
     return {
-        "prune card": prune_card(json.loads((root / "results/prune/card.json").read_text(encoding="utf-8"))),
+        "prune card": prune_card(json.loads((root / "results/prune/card.json").read_text(encoding="utf-8")), way),
         "architectures": architectures(measured["architectures"]),
         "architectures summary": architectures_summary(root, measured["architectures"]),
         "cost": cost(measured["importance_cost"]),
@@ -22,14 +23,14 @@ def blocks(root: Path) -> dict[str, str]:
     }
 
 
-def prune_card(card: dict[str, Any]) -> str:
-    """What `dcodp prune` has measured of one detector, and on what."""
+def prune_card(card: dict[str, Any], way: dict[str, Any]) -> str:
+    """What `dcodp prune` has measured of one detector, and on what; `way` is what came before and after it."""
     table = markdown_rows([["", "dense", "small", "share"], *map(list, card_rows(card))], right=range(1, 4))
     trained, first, dense = card["trained"], next(iter(card["latency"].values()))["dense"], card["dense"]
     told = [
-        f"YOLOv8n, trained by ultralytics for 8 epochs on BCCD (blood cells, {trained['images']} training images) at",
-        f"{card['image_size']} px, then {trained['epochs']} epochs of fine-tuning, which is further training too; one",
-        f"seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']}",
+        f"YOLOv8n, trained by ultralytics for {way['epochs']} epochs on BCCD (blood cells, {trained['images']} images)",
+        f"at {card['image_size']} px, then {trained['epochs']} epochs of fine-tuning, which is further training too;",
+        f"one seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']}",
         f"runs, both nets in turns, {first['threads']} threads, {card['versions']['machine']}, beside other work.",
     ]
     return "\n".join([table, "", *told])

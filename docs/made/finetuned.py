@@ -16,6 +16,7 @@ STUDIES = {  # mark → study
     "bccd fine-tuned": "bccd",
     "bccd recovery": "bccd_recovery",
     "bccd allocation": "bccd_allocation",
+    "voc recovery": "voc_recovery",
 }
 
 
