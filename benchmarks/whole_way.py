@@ -85,13 +85,13 @@ class Way:
         parameters = card["pruned"]["parameters"]
         counts = {"card": parameters, "opened": _parameters(YOLO(path)), "exported": self._exported(path),
                   "trained on": self._trained_on(path, name)}  # fmt: skip
-        boxes = len(YOLO(path).predict(self._image(), imgsz=self.chosen.size, device="cpu", verbose=False)[0].boxes)
+        seen: Any = YOLO(path).predict(self._image(), imgsz=self.chosen.size, device="cpu", verbose=False)
         return {
             "map50": {"card": card["pruned"]["map50"], "val": float(found.box.map50)},
             "map50_95": {"card": card["pruned"]["map50_95"], "val": float(found.box.map)},
             "agrees": abs(card["pruned"]["map50"] - float(found.box.map50)) <= AGREES,
             "parameters": counts, "stays": len({counts["card"], counts["opened"], counts["trained on"]}) == 1,
-            "predicted": boxes, "refused": self._refused(path),
+            "predicted": len(seen[0].boxes), "refused": self._refused(path),
         }  # fmt: skip
 
     def _exported(self, path: Path) -> int:
