@@ -164,6 +164,7 @@ def test_every_study_and_every_place_for_a_table_is_rendered(rendering):
         "bccd fine-tuned",
         "bccd recovery",
         "bccd allocation",
+        "voc recovery",
         "prune card",
         "architectures",
         "architectures summary",

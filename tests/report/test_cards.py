@@ -13,6 +13,8 @@ from dcodp.report.cards import alike, gain_of, load_cards, panels, tables
 from dcodp.report.formats import texts
 
 TREE = json.loads((ROOT / "results" / "prune" / "card.json").read_text(encoding="utf-8"))
+DENSE, SMALL = (f"{100 * TREE[net]['map50_95']:.1f}" for net in ("dense", "pruned"))
+MACHINE = f"2 threads, {TREE['versions']['machine']}"
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_a_card_that_is_no_json_is_one_line(folder):
 def test_every_runtime_is_a_panel_of_its_own(folder):
     group = next(alike(load_cards(folder)))
     found = panels(group, gain_of(group))
-    titles = ["", "torch, 2 threads, AMD EPYC", "onnxruntime 1.32.0, 2 threads, AMD EPYC"]
+    titles = ["", f"torch, {MACHINE}", f"onnxruntime 1.32.0, {MACHINE}"]
     assert [panel.title for panel in found] == titles
     flops = {(net.line, net.budget): (net.cost, net.gain) for net in found[0].nets}
     assert flops["paper", "FLOPs to 25 %"] == (0.5, 50) and len(flops) == 3  # the dense net once
@@ -54,12 +56,12 @@ def test_every_runtime_is_a_panel_of_its_own(folder):
 def test_the_table_has_both_nets_of_every_card(folder):
     compared, alone = tables(load_cards(folder))
     assert [row[:4] for row in texts(compared)] == [
-        ["half", "dense", "", "59.8"],
-        ["half", "FLOPs to 50 %", "strong", "62.3"],
-        ["quarter", "dense", "", "59.8"],
+        ["half", "dense", "", DENSE],
+        ["half", "FLOPs to 50 %", "strong", SMALL],
+        ["quarter", "dense", "", DENSE],
         ["quarter", "FLOPs to 25 %", "paper", "50.0"],
     ]
-    assert [column.label for column in compared.columns][-1] == "Latency (ms): onnxruntime 1.32.0, 2 threads, AMD EPYC"
+    assert [column.label for column in compared.columns][-1] == f"Latency (ms): onnxruntime 1.32.0, {MACHINE}"
     assert texts(alone)[1][3:] == ["—", "1.00"] and "Accuracy was not measured." in alone.footnotes
 
 
@@ -67,7 +69,9 @@ def test_a_page_of_cards_alone_and_beside_records(folder, cell, monkeypatch):
     text = build.render_report(folder, folder / "out").page.read_text(encoding="utf-8")
     assert "Rendered from 3 cards of dcodp prune." in text
     (alt,) = re.findall(r'<img alt="(.*?)"', text)
-    assert "onnxruntime 1.32.0, 2 threads, AMD EPYC: strong: dense 59.8 at 38.1, FLOPs to 50 % 62.3 at 24.5" in alt
+    dense, small = (f"{TREE['latency']['onnx'][net]['median_ms']:.1f}" for net in ("dense", "pruned"))
+    told = f"strong: dense {DENSE} at {dense}, FLOPs to 50 % {SMALL} at {small}"
+    assert f"onnxruntime 1.32.0, {MACHINE}: {told}" in alt
     monkeypatch.setattr(build, "_draw_all", lambda folder, layouts, frame: ([], []))
     write_record(run_folder(folder, cell().run_id), cell())
     text = build.render_report(folder, folder / "out").page.read_text(encoding="utf-8")

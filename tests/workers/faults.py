@@ -216,7 +216,7 @@ def unshown(configs: Sequence[Config], experiments: Path) -> int:
 def disk(place: Path) -> Iterator[None]:
     """A file system of its own at `place`."""
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(place)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(place)], check=True)
     try:
         yield
     finally:
