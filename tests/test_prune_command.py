@@ -189,6 +189,7 @@ def test_epochs_by_the_number_of_images_and_the_size_of_the_model(data, tmp_path
         (("--model", "retinanet_tiny_test", "--imgsz", "65"), "use a multiple of 32"),
         (("--model", "retinanet_tiny_test", "--split", "test"), "names no images under 'test'"),
         (("--model", "retinanet_tiny_test", "--epochs", "-1"), "--epochs -1 is out of range"),
+        (("--model", "retinanet_tiny_test", "--runtime", "onnx"), "--runtime onnx is not known; use onnxruntime or "),
         (("--model", "retinanet_tiny_test", "--import", "layers"), "--import is for nets of ultralytics"),
     ],
 )

@@ -13,6 +13,7 @@ from dcodp.errors import InputError
 from dcodp.export.formats import require_known
 from dcodp.files import file_digest, read_json, write_atomically
 from dcodp.targets import COUNTED, parse_target
+from dcodp.yolo.exporting import machine
 
 WORK = "work"  # the folder of what is needed to go on after an interruption
 
@@ -57,6 +58,7 @@ class Job:
             parse_target(self.target)
         if self.export:
             require_known(self.export)
+        machine(self.runtime, self.threads)  # for its refusal
         for name, value, least in (
             ("--epochs", self.epochs, 0),
             ("--batch", self.batch, 1),
