@@ -107,7 +107,9 @@ class Harness:
     def _note(self, place: Path, number: int, moment: float, fault: str | None) -> None:
         at_work = []
         for path in sorted(place.glob("results/*/*/progress.json")):
-            told = json.loads(path.read_text() or "{}")
+            told = {}
+            with contextlib.suppress(FileNotFoundError):  # that job has just ended
+                told = json.loads(path.read_text() or "{}")
             at_work.append(f"{path.parent.name}: {told.get('stage')} {told.get('epoch', '')}".strip())
         row = {"number": self.number, "round": number, "second": round(moment, 2), "fault": fault, "at_work": at_work}
         with self.log.open("a") as stream:
