@@ -36,7 +36,7 @@ SETTINGS = TrainSettings(epochs=2, batch=4, lr=1e-3, optimizer="sgd", warmup_epo
 @pytest.fixture(autouse=True)
 def in_full(monkeypatch):
     """The teacher computes in float32, on processors with a unit for bfloat16 too."""
-    monkeypatch.setattr(precision, "has_amx", lambda: False)
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: False)
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda p: p[0])
@@ -97,8 +97,8 @@ def test_a_teacher_in_bfloat16_says_nearly_the_same(family, monkeypatch):
     small = dense.with_network(frozen_copy(dcodp.prune(dense.network, plan)))
     term = distillation(dense, small.network, graph, plan, 1.0)
     parts = []
-    for amx in (False, True):
-        monkeypatch.setattr(precision, "has_amx", lambda amx=amx: amx)
+    for short in (False, True):
+        monkeypatch.setattr(precision, "multiplies_bfloat16", lambda short=short: short)
         parts.append({k: float(v) for k, v in objective(small, term, False, batch())[1].items()})
     assert parts[0] != parts[1] and parts[1] == pytest.approx(parts[0], rel=0.1)
 
