@@ -38,7 +38,7 @@ def machine_with(graph, overhead):
 def test_a_table_that_is_right_takes_one_try(traced):
     _, graph, scores = traced
     cost, measure = machine_with(graph, 0.0)
-    met = met_latency(graph, scores, 0.5, cost, measure)
+    met = met_latency(graph, scores, 0.5, cost, measure, round_to=8)
     assert met.within() and len(met.tries) == 1 and met.tries[0].asked == 0.5
     assert all(len(kept) % 8 == 0 for kept in met.best.plan.groups.values())
 
@@ -69,6 +69,24 @@ def test_noise_does_not_send_the_share_away(traced):
 
     met = met_latency(graph, scores, 0.5, cost, noisy, tolerance=0.001)
     assert all(0.35 < t.asked < 0.6 for t in met.tries)
+
+
+def test_smaller_blocks_are_taken_only_where_the_share_is_not_met_in_large_ones(traced):
+    _, graph, scores = traced
+    cost, measure = machine_with(graph, 0.0)
+    dense = dense_counts(graph)
+    for channels, block in ((160, 16), (24, 8)):
+        wanted = float(
+            cost(dense_counts(graph, {g.name: range(channels) for g in graph.groups})[None])[0] / cost(dense[None])[0]
+        )
+        met = met_latency(graph, scores, wanted, cost, measure)
+        assert met.within() and {len(kept) % 16 for kept in met.best.plan.groups.values()} == {block % 16}
+
+
+def test_what_no_block_allows_is_refused(traced):
+    _, graph, scores = traced
+    with pytest.raises(InputError, match="cannot be met"):
+        met_latency(graph, scores, 0.5, *machine_with(graph, 0.0), min_channels=256)
 
 
 @pytest.mark.parametrize("wanted", [0, 1.5])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dcodp.errors import InputError
 from dcodp.export.formats.exportable import Outputs
 from dcodp.export.latency import Latency
+from dcodp.export.layer_costs import BLOCKS
 from dcodp.export.net_costs import RUNS, timed, whole_net
 from dcodp.export.runtimes import Machine
 from dcodp.graph import CouplingGraph
@@ -18,6 +19,7 @@ from dcodp.pruning import PrunePlan, prune, select
 from dcodp.pruning.costs import Cost
 
 TOLERANCE = 0.05  # of the share asked for
+AIM = 0.4  # of the tolerance: whatever is timed again comes out otherwise
 LEAST = 0.02  # the smallest share that the table is asked for
 
 
@@ -58,37 +60,60 @@ def met_latency(
     measure: Measure,
     *,
     tolerance: float = TOLERANCE,
-    tries: int = 5,
-    round_to: int = 8,
+    tries: int = 6,
+    round_to: int | None = None,
     **selecting: Any,
 ) -> Met:
-    """Plans until the measured median is within `tolerance` of `wanted`, a share of the dense net's latency.
+    """Plans until the measured median is well within `tolerance` of `wanted`, a share of the dense net's latency.
 
     `measure(plan)` times both nets (`measuring` gives one that does). The first net is what the table says; then the
-    share asked of it is corrected by what was measured. `round_to`: kernels work on blocks of channels,
-    and other counts cost as much as the next multiple. `selecting`: the further arguments of `select`.
+    share asked of it is corrected by what was measured, at most so many `tries`. `round_to`: kernels work on blocks of
+    channels, and other counts cost as much as the next multiple; None is the first of `BLOCKS` that meets the share.
+    `selecting`: the further arguments of `select`.
     The nearest try is returned also where none was near enough (`Met.within`). Raises InputError for a share out of
     range, and where not even the first net can be had.
     """
     if not 0 < wanted <= 1:
         raise InputError(f"latency:{wanted:g} is out of range; use 0 < share ≤ 1 of the dense net's latency")
+
+    def chosen(share: float, blocks: int) -> PrunePlan:
+        target, costs = f"latency:{share}", {"latency": cost}
+        return select(graph, scores, target=target, costs=costs, round_to=blocks, **selecting)
+
+    done: list[Try] = []
+    refusal = None
+    for blocks in (round_to,) if round_to else BLOCKS:
+        try:
+            done += _tried(wanted, lambda share, blocks=blocks: chosen(share, blocks), measure, tolerance, tries)
+        except InputError as error:
+            refusal = error
+        met = Met(wanted, _nearest(done, wanted), tuple(done)) if done else None
+        if met and met.within(tolerance):
+            break
+    if met is None:
+        raise refusal or InputError("no net was tried; give tries ≥ 1")
+    return met
+
+
+def _tried(
+    wanted: float, choose: Callable[[float], PrunePlan], measure: Measure, tolerance: float, tries: int
+) -> list[Try]:
+    """Until one is near, channels come in steps, or what is left to correct lies beyond the floors."""
     done: list[Try] = []
     for _ in range(tries):
         asked = _next_share(done, wanted)
         try:
-            plan = select(
-                graph, scores, target=f"latency:{asked}", costs={"latency": cost}, round_to=round_to, **selecting
-            )
+            plan = choose(asked)
         except InputError:
             if not done:
                 raise
-            break  # what is left to correct lies beyond the floors
-        if done and plan.groups in [t.plan.groups for t in done]:
-            break  # channels come in steps
-        done.append(Try(asked, plan, *measure(plan)))
-        if abs(done[-1].share / wanted - 1) <= tolerance:
             break
-    return Met(wanted, _nearest(done, wanted), tuple(done))
+        if plan.groups in [t.plan.groups for t in done]:
+            break
+        done.append(Try(asked, plan, *measure(plan)))
+        if abs(done[-1].share / wanted - 1) <= AIM * tolerance:
+            break
+    return done
 
 
 def _next_share(done: Sequence[Try], wanted: float) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dcodp.export.formats.as_onnx import onnx_bytes
 from dcodp.export.formats.exportable import Outputs, exportable
 from dcodp.export.latency import Latency, side_by_side
-from dcodp.export.layer_costs import measured_table
+from dcodp.export.layer_costs import BLOCKS, measured_table
 from dcodp.export.layer_sums import dense_counts, layers_cost, reads_cost
 from dcodp.export.layers import layers_of
 from dcodp.export.runtimes import Machine, Runner, open_onnx
@@ -84,8 +84,8 @@ def latency_cost(
 
 
 def narrowed(graph: CouplingGraph, width: float) -> PrunePlan:
-    """Every group keeps this share of its channels, in multiples of 8, whichever."""
-    counts = local_counts(graph.groups, {g.name: 1 - width for g in graph.groups}, 8)
+    """Every group keeps this share of its channels, in whole blocks, whichever."""
+    counts = local_counts(graph.groups, {g.name: 1 - width for g in graph.groups}, BLOCKS[0])
     return make_plan(graph, {name: range(count) for name, count in counts.items()})
 
 

@@ -23,7 +23,7 @@ class Job:
     """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share that stays); None: `ratio`
     of the channels goes. "latency:0.5" is the share of the time that one image takes in `runtime` on `threads` CPU
     threads; what layers cost there is read from `table`, else measured once and kept. `round_to`: kept channels are a
-    multiple of it; None: 8 for a latency, else 1.
+    multiple of it; None: 16 or 8 for a latency, else 1.
 
     `data`: a data.yaml (to classify: a folder of class folders) with labels; `images`: a folder without, for repair
     alone (`epochs=0`). None: `epochs` by the number of images, `image_size` as the checkpoint was trained.

@@ -68,7 +68,7 @@ class Shrinking:
         plan = select(self.graph, self.scores, ratio, round_to=round_to, target=target, **self._selecting())
         return self._repaired(plan, [])
 
-    def to_latency(self, wanted: float, machine: Machine, table: Path, round_to: int = 8) -> Shrunk:
+    def to_latency(self, wanted: float, machine: Machine, table: Path, round_to: int | None = None) -> Shrunk:
         """The net that takes the share `wanted` of the dense net's time on this machine, as measured; repaired."""
         network, example = self.detector.network, self.detector.scaled(self.batches[0][:1])
         cost = latency_cost(network, self.graph, example, predictions, machine, table)
