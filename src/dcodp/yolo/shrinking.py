@@ -65,27 +65,29 @@ class Shrinking:
 
     def to(self, ratio: float, target: str | None, round_to: int = 1) -> Shrunk:
         """The net without `ratio` of its channels, or with the share of cost that `target` names; repaired."""
-        plan = select(self.graph, self.scores, ratio, round_to=round_to, target=target, **self._selecting())
-        return self._repaired(plan, [])
+        plan = select(self.graph, self.scores, ratio, round_to=round_to, target=target, **self.selecting())
+        return self.repaired(plan)
 
     def to_latency(self, wanted: float, machine: Machine, table: Path, round_to: int | None = None) -> Shrunk:
         """The net that takes the share `wanted` of the dense net's time on this machine, as measured; repaired."""
         network, example = self.detector.network, self.detector.scaled(self.batches[0][:1])
         cost = latency_cost(network, self.graph, example, predictions, machine, table)
         measure = measuring(network, example, predictions, machine)
-        met = met_latency(self.graph, self.scores, wanted, cost, measure, round_to=round_to, **self._selecting())
+        met = met_latency(self.graph, self.scores, wanted, cost, measure, round_to=round_to, **self.selecting())
         where = f"{machine.runtime}, {machine.threads} threads"
         told = f"{where}: the pruned net took {met.best.share:.3f} of the dense one's time"
         missed = "" if met.within() else f", the nearest of {len(met.tries)} tries to the {wanted:g} that was asked for"
-        return self._repaired(met.best.plan, [f"{told} when it was chosen{missed}"])
+        return self.repaired(met.best.plan, [f"{told} when it was chosen{missed}"])
 
-    def _selecting(self) -> dict[str, Any]:
+    def selecting(self) -> dict[str, Any]:
+        """The further arguments of `select` by this method."""
         comparable = self.criterion.scale == "net"
         return {
             "interlayer": self.method.interlayer, "allocation": self._allocation(), "comparable": comparable
         }  # fmt: skip
 
-    def _repaired(self, plan: PrunePlan, told: list[str]) -> Shrunk:
+    def repaired(self, plan: PrunePlan, told: Sequence[str] = ()) -> Shrunk:
+        """The dense net cut as `plan` has it, and repaired; `told` is what notes begin with."""
         small = prune(self.detector.network, plan)
         case = Case(self.detector.network, small, plan, self.evidence, lambda: self.batches, self._forward)
         notes = [*told, *self.repair.mend(case), *self.graph.notes]

@@ -1,0 +1,57 @@
+"""What benchmarks/latency_target.py measured, in Markdown."""
+
+from typing import Any
+
+from dcodp.report.formats import markdown_rows
+
+HEAD = ["net", "px", "runtime", "pruned to", "ms", "of the time", "of the FLOPs", "of the parameters",
+        "speed-up per FLOPs saved", "mAP50-95, no training", "fine-tuned"]  # fmt: skip
+ASKED = {
+    "latency": "time, by the table",
+    "flops, blocks": "FLOPs as fast, in blocks",
+    "flops, any": "FLOPs as fast, any counts",
+    "half, blocks": "half of the FLOPs, in blocks",
+    "half, any": "half of the FLOPs, any counts",
+}
+
+
+def document(measured: dict[str, Any]) -> str:
+    rows = [HEAD]
+    for key, row in measured["rows"].items():
+        rows += _rows(key, row)
+    made = [row["made"] for row in measured["rows"].values()]
+    machines = " and ".join(dict.fromkeys(m["hardware"] for m in made))
+    threads = " or ".join(dict.fromkeys(str(m["threads"]) for m in made))
+    epochs = max(m["epochs"] for m in made)
+    trained = f"{epochs} epochs by `dcodp prune`'s trainer at a learning rate of {made[-1]['lr']:g}, one seed"
+    tuned = f"\n- fine-tuned: {trained}." if epochs else ""
+    images = dict.fromkeys(
+        f"{key.split()[0]}: {row['dense']['images']} images" for key, row in measured["rows"].items()
+    )
+    return f"""# A target in milliseconds
+
+`python benchmarks/latency_target.py --net LABEL=CHECKPOINT.pt=DATA.yaml … --size … --epochs …`, {threads} threads of
+{machines}. `method=strong`; wanted: {made[-1]["share"]:g} of the dense net's time, each net as ONNX.
+
+{markdown_rows(rows, right=range(4, 11))}
+
+- ms: median of one image, all nets of a runtime in turns, after they were chosen.
+- in blocks: channels in multiples of 16, or of 8 where those do not meet the time. FLOPs as fast: the share of FLOPs at
+  which the time wanted was measured.
+- speed-up per FLOPs saved: how many times as fast, divided by how many times fewer FLOPs; 1 would be ideal.
+- no training: pruned and repaired from 128 images without labels.{tuned}
+- {"; ".join(images)}.
+"""
+
+
+def _rows(key: str, row: dict[str, Any]) -> list[list[str]]:
+    label, net, size, runtime = key.split()
+    dense = row["dense"]
+    first = [f"{net}, {label}", size, f"{runtime} {row['version']}", "dense", f"{dense['ms']:.1f}", "", "", "", ""]
+    rows = [[*first, f"{dense['map50_95']:.3f}", ""]]
+    for name, small in row["nets"].items():
+        shares = [f"{100 * small[what]:.1f} %" for what in ("time", "flops", "parameters")]
+        gain = f"{small['flops'] / small['time']:.2f}"
+        tuned = f"{small['tuned']['map50_95']:.3f}" if "tuned" in small else ""
+        rows.append(["", "", "", ASKED[name], f"{small['ms']:.1f}", *shares, gain, f"{small['map50_95']:.3f}", tuned])
+    return rows
