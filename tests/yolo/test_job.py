@@ -239,6 +239,7 @@ FAMILIES = {
     "ClassificationModel": ["yolov8n-cls", "yolo11n-cls", "yolo26n-cls"],
 }  # fmt: skip
 TASK = {"SegmentationModel": "segment", "PoseModel": "pose", "OBBModel": "obb", "ClassificationModel": "classify"}
+SAID = {"segment": "metrics/mAP50-95(M)", "pose": "metrics/mAP50-95(P)"}
 
 
 @pytest.mark.slow
@@ -246,8 +247,12 @@ TASK = {"SegmentationModel": "segment", "PoseModel": "pose", "OBBModel": "obb", 
 def test_every_family(kind, name, method, tmp_path):
     task = TASK.get(kind, "detect")
     best = made.checkpoint(tmp_path / "best.pt", name, kind)
-    job = Job(best, tmp_path / "small", made.data(tmp_path / "data", task), epochs=1, batch=8, threads=1)
+    job = Job(
+        best, tmp_path / "small", made.data(tmp_path / "data", task), epochs=1, batch=8, export=("onnx",), threads=1
+    )
     card = run(job, method)
+    told = card["exports"]["onnx"]
+    assert max(told["relative_error"]) <= 1e-4 and not told["unmatched"]
     _ultralytics.prepare()
     from ultralytics import YOLO
 
@@ -256,6 +261,11 @@ def test_every_family(kind, name, method, tmp_path):
     x = torch.rand(1, 3, 64, 64)
     mine, theirs = (found(x) for found in (open_checkpoint(job.out / "small.pt").network, net.model.eval()))
     assert torch.equal(first(mine), first(theirs))
+    common = {"data": str(job.data), "imgsz": 64, "batch": 8, "workers": 0, "plots": False, "project": str(tmp_path)}
+    found = YOLO(str(job.out / "small.pt")).val(**common).results_dict
+    wanted = "top1" if task == "classify" else "map50_95"
+    key = "metrics/accuracy_top1" if task == "classify" else SAID.get(task, "metrics/mAP50-95(B)")
+    assert found[key] == pytest.approx(card["pruned"][wanted], abs=5e-3)
     with pytest.raises(KeyError, match="this net is pruned"):
         net.train(data=str(job.data), epochs=1, imgsz=64, plots=False, device="cpu", workers=0, project=str(tmp_path))
 
