@@ -17,7 +17,9 @@ from dcodp.calibration.moments import InputMoments, fold
 from dcodp.repairs.case import Case, Repair
 from dcodp.repairs.constants import add_constant, norms_behind, takes_constant
 
-RIDGES = (1e-12, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # relative to the mean of the moments' diagonal
+RIDGES = (1e-14, 1e-12, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # relative to the mean of the moments' diagonal
+ROUNDING = 1e-12
+REFINED = 3  # times
 GAIN = 1.0  # a fit is taken where its held-out error is below this share of the sliced weights'
 
 
@@ -106,15 +108,18 @@ def best_fit(fit: Tensor, test: Tensor, kept: Tensor, removed: Tensor, lost: Ten
     weighting = lost.flatten(1) @ lost.flatten(1).T  # [P, P], what an error in the removed inputs costs
     known = torch.cat([kept, kept.new_tensor([len(fit) - 1])])
     cross, inner = fit[known][:, removed], fit[known][:, known]
+    if not constant:
+        inner, cross = inner.clone(), torch.cat([cross[:-1], torch.zeros_like(cross[-1:])])
+        inner[-1], inner[:, -1], inner[-1, -1] = 0, 0, 1
     scale = inner.diagonal()[:-1].mean()
     best, least = None, GAIN * float((weighting * test[removed][:, removed]).sum())
     for ridge in RIDGES:
         damped = inner.clone()
         damped.diagonal()[:-1] += ridge * scale
-        if not constant:
-            damped[-1], damped[:, -1], damped[-1, -1] = 0, 0, 1
-            cross = torch.cat([cross[:-1], torch.zeros_like(cross[-1:])])
         solved, info = torch.linalg.solve_ex(damped, cross)
+        if ridge <= ROUNDING:  # against rounding alone, so what it leaves is solved for again
+            for _ in range(REFINED):
+                solved = solved + torch.linalg.solve_ex(damped, cross - inner @ solved)[0]
         error = _error(test, known, removed, solved, weighting)
         if not int(info) and error < least:
             best, least = solved, error
