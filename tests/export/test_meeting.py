@@ -89,6 +89,19 @@ def test_what_no_block_allows_is_refused(traced):
         met_latency(graph, scores, 0.5, *machine_with(graph, 0.0), min_channels=256)
 
 
+def test_what_was_near_by_chance_is_not_taken(traced):
+    _, graph, scores = traced
+    cost, measure = machine_with(graph, 0.3)
+    asked = []
+
+    def lucky(plan):
+        asked.append(plan)
+        return (milliseconds(1), milliseconds(0.5)) if len(asked) == 1 else measure(plan)
+
+    met = met_latency(graph, scores, 0.5, cost, lucky, round_to=4)
+    assert asked[0].groups == asked[1].groups and met.tries[0].share > 0.55 and met.within() and len(met.tries) > 1
+
+
 @pytest.mark.parametrize("wanted", [0, 1.5])
 def test_shares_out_of_range_are_refused(traced, wanted):
     _, graph, scores = traced
