@@ -7,6 +7,7 @@ import torch
 import dcodp
 from dcodp.compose import cells, known_nets, register
 from dcodp.config import ModelConfig
+from dcodp.data.types import Batch
 from dcodp.detectors.registry import build
 from dcodp.detectors.ultralytics.opening import open_checkpoint
 from dcodp.errors import InputError
@@ -85,6 +86,19 @@ def test_a_description_of_ones_own(tmp_path):
     assert detector.network.model[-1].nc == 2
     with pytest.raises(InputError, match=r"no description that ultralytics knows|does not exist"):
         build(ModelConfig(family="ultralytics", variant="yolo99n"), ("red",))
+
+
+@pytest.mark.parametrize("variant", ["yolo11n", "yolov10n", "rtdetr-l"])
+def test_every_kind_of_head_is_trained(variant):
+    torch.manual_seed(0)
+    detector, _ = build(ModelConfig(name=variant, family="ultralytics", variant=variant), ("red", "blue"))
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    batch = Batch(images, torch.tensor([[0.5, 0.5, 0.4, 0.3]]), torch.tensor([1]), torch.tensor([0]))
+    detector.network.train()
+    loss, parts = detector.loss_from(detector.training_outputs(batch), batch)
+    loss.backward()
+    assert float(loss.detach()) > 0 and parts
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in detector.network.parameters())
 
 
 def test_names_of_all_scales():

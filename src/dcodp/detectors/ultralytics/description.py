@@ -104,6 +104,7 @@ def build(description: Description) -> nn.Module:
             _widen(network, _built(getattr(tasks, description.kind), {**tree, "nc": width}))
     network.names = dict(description.names) or network.names  # type: ignore[union-attr]
     network.task = description.task  # type: ignore[assignment]
+    network.nc = len(network.names)  # type: ignore[assignment, arg-type]  # RT-DETR's loss asks for it
     return network
 
 
