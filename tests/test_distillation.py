@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 import dcodp
 from dcodp.config import ModelConfig, TrainSettings
@@ -92,15 +93,22 @@ def test_a_copy_has_nothing_to_learn_and_a_pruned_net_has_in_every_part(family):
 
 
 def test_a_teacher_in_bfloat16_says_nearly_the_same(family, monkeypatch):
-    """As where the processor has a unit for it; elsewhere it is only slow."""
+    """As where the processor has instructions for it; elsewhere it is only slow. What a head says is compared as it is:
+    the logits of these nets reach thousands, and divergences of them turn on the last digits."""
     dense, graph, plan = family
     small = dense.with_network(frozen_copy(dcodp.prune(dense.network, plan)))
     term = distillation(dense, small.network, graph, plan, 1.0)
-    parts = []
+    parts, lessons, said = [], [], type(term.teacher).lesson
+    monkeypatch.setattr(type(term.teacher), "lesson", lambda *given: lessons.append(said(*given)) or lessons[-1])
     for short in (False, True):
         monkeypatch.setattr(precision, "multiplies_bfloat16", lambda short=short: short)
         parts.append({k: float(v) for k, v in objective(small, term, False, batch())[1].items()})
-    assert parts[0] != parts[1] and parts[1] == pytest.approx(parts[0], rel=0.1)
+    full, rounded = ([t.float() for t in tree_leaves(lesson) if torch.is_tensor(t)] for lesson in lessons)
+    assert parts[0] != parts[1]
+    for a, b in zip(full, rounded, strict=True):
+        assert (a - b).norm() < 0.1 * (a - a.mean()).norm()
+    alike = {"distill_features"} if full else set(parts[0])
+    assert {k: parts[1][k] for k in alike} == pytest.approx({k: parts[0][k] for k in alike}, rel=0.1)
 
 
 def test_only_the_net_that_learns_gets_gradients(family):

@@ -39,7 +39,7 @@ def document(measured: dict[str, Any]) -> str:
 - ms: median of one image, in turns with the dense net, of which the time stands in the middle of all turns; timed anew
   after the net was chosen.
 - in blocks: channels in multiples of 16, or of 8 where those do not meet the time. FLOPs as fast: the share of FLOPs at
-  which the time wanted was measured.
+  which the time wanted was measured, or the nearest that was tried.
 - speed-up per FLOPs saved: how many times as fast, divided by how many times fewer FLOPs; 1 would be ideal.
 - no training: pruned and repaired from 128 images without labels.{tuned}
 - {"; ".join(images)}.
