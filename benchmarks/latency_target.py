@@ -71,9 +71,8 @@ class Study:
         print(f"{self.label}, {runtime}: timing", flush=True)
         nets = self._nets(machine)
         measure = measuring(self.opened.network, self.example, predictions, machine, RUNS)
-        times = {
-            name: measure(shrunk.plan) for name, shrunk in nets.items()
-        }  # anew: each was chosen by how it came out
+        # Anew: each was chosen by how it came out.
+        times = {name: measure(shrunk.plan) for name, shrunk in nets.items()}
         print(f"{self.label}, {runtime}: timed", flush=True)
         rows = {name: self._row(name, shrunk, runtime) for name, shrunk in nets.items()}
         for name, (dense, small) in times.items():
