@@ -17,6 +17,7 @@ from dcodp.compose import cells, register
 from dcodp.detectors.registry import build
 from dcodp.errors import InputError
 from dcodp.files.tensors import load_tensors
+from dcodp.identity import run_id
 from dcodp.pipeline import run_cell, running
 from dcodp.pipeline.cell import Cell
 from dcodp.pipeline.fitting import start_from_scratch
@@ -64,6 +65,32 @@ def cell(tmp_path_factory):
         socket.socket.connect, socket.getaddrinfo = connect, lookup
     assert attempts == []
     return config, record, folder / "results" / "runs" / record.run_id
+
+
+def test_a_latency_is_timed_once_and_told(cell, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    folder = cell[2].parents[2]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    config = configured(folder.parent, "target=latency:0.6", "latency.threads=1", "finetune.epochs=0")
+    record = run_cell(config)
+    (told,) = [note for note in record.notes if "of the dense one's time" in note]
+    assert "onnxruntime, 1 threads: the pruned net took 0." in told and record.block("pruned")["flops"] > 0
+    run = run_folder(Path(config.paths.results), record.run_id)
+    run.record.unlink()
+    monkeypatch.setattr("dcodp.export.met_on", None)
+    again = run_cell(config)
+    assert again.notes == record.notes
+    assert all(again.block("pruned")[key] == record.block("pruned")[key] for key in ("flops", "parameters", "map50_95"))
+
+
+def test_what_is_timed_decides_nothing_else(tmp_path):
+    def name(*words):
+        return run_id(configured(tmp_path, *words))
+
+    assert name("target=flops:0.5") == name("target=flops:0.5", "latency.runtime=openvino", "latency.threads=3")
+    assert name("target=latency:0.5") != name("target=latency:0.5", "latency.runtime=openvino")
+    with pytest.raises(InputError, match=r"steps=2 with target=latency:0\.5: one cut alone is timed; use steps=1"):
+        configured(tmp_path, "target=latency:0.5", "steps=2")
 
 
 def test_the_figures_are_of_the_test_split_and_val_chooses(cell):

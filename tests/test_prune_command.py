@@ -1,6 +1,7 @@
 """`dcodp prune --model NAME`: weights alone become a small net with its card, by way of the pipeline and its record."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,6 +173,30 @@ def test_every_family_without_training(model, family, asked, data, tmp_path):
     assert 0 < plan.channel_ratio < 1
 
 
+def test_what_takes_one_tensor_is_exported_and_pruned_to_a_latency(data, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source, common = weights(tmp_path / "net.pth", "yolov7"), {"epochs": 0, "image_size": SIZE, "device": "cpu"}
+    job = Job(source, tmp_path / "small", data, target="latency:0.7", threads=1, **common)
+    card = prune_named("yolov7_tiny_test", job, "strong", CHEAP)
+    (told,) = [note for note in card["notes"] if "of the dense one's time" in note]
+    assert "onnxruntime, 1 threads: the pruned net took 0." in told and list(card["latency"]) == ["torch"]
+    assert "| latency, torch |" in (job.out / "card.md").read_text()
+    assert (tmp_path / "dcodp" / "layers-onnxruntime-1-threads.json").is_file()
+    before = card["latency"]["torch"]
+    monkeypatch.setattr(running, "run_stages", None)
+    card = prune_named("yolov7_tiny_test", replace(job, export=("onnx",)), "strong", CHEAP)
+    assert set(card["exports"]) == {"onnx"} and (job.out / "small.onnx").is_file()
+    assert {"torch", "onnx"} == card["latency"].keys() and card["latency"]["torch"] != before
+    assert prune_named("yolov7_tiny_test", replace(job, export=("onnx",)), "strong", CHEAP) == card
+
+
+def test_a_method_takes_its_steps_here_too(data, tmp_path):
+    job = Job(weights(tmp_path / "net.pth", "ssd"), tmp_path / "small", data, target="flops:0.1")
+    assert named.composed("ssd_tiny_test", job, "strong").steps == 2
+    assert named.composed("ssd_tiny_test", replace(job, target="latency:0.1"), "strong").steps == 1
+
+
 def test_epochs_by_the_number_of_images_and_the_size_of_the_model(data, tmp_path):
     job = Job(weights(tmp_path / "net.pth", "ssd"), tmp_path / "small", data)
     config = named.composed("ssdlite320", job, "strong")
@@ -191,6 +216,8 @@ def test_epochs_by_the_number_of_images_and_the_size_of_the_model(data, tmp_path
         (("--model", "retinanet_tiny_test", "--epochs", "-1"), "--epochs -1 is out of range"),
         (("--model", "retinanet_tiny_test", "--runtime", "onnx"), "--runtime onnx is not known; use onnxruntime or "),
         (("--model", "retinanet_tiny_test", "--import", "layers"), "--import is for nets of ultralytics"),
+        (("--model", "retinanet_tiny_test", "--export", "onnx"), "--export is for nets that take their images as one "),
+        (("--model", "retinanet_tiny_test", "--target", "latency:0.5"), "takes lists of images, which no runtime can "),
     ],
 )
 def test_bad_input_is_one_line(words, line, data, tmp_path, capsys):

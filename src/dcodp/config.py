@@ -157,6 +157,15 @@ class EvaluationConfig:
 
 
 @dataclass
+class LatencyConfig:
+    """target=latency:0.5 alone: the runtime of which the time counts, and what layers take there."""
+
+    runtime: str = one_of("onnxruntime", "onnxruntime", "openvino")
+    threads: int | None = None  # of the CPU; None: all
+    table: str | None = None  # JSON of layer times, perhaps of another device; None: measured here, once, and kept
+
+
+@dataclass
 class PathsConfig:
     data: str = "data"
     results: str = "results"
@@ -180,6 +189,7 @@ class Config:
     train: TrainSettings = field(default_factory=TrainSettings)
     finetune: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=20))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
     paths: PathsConfig = field(default_factory=PathsConfig, metadata={"semantic": False})
     wandb: WandbConfig = field(default_factory=WandbConfig, metadata={"semantic": False})
     method: str = shown("paper")  # the name under which conf/method composes the parts below
@@ -189,8 +199,8 @@ class Config:
     control: str = late(one_of("none", "none", "scratch"))
     steps: int = within(1, 1, 100)  # prune, repair and fine-tune so many times, to the same final ratio or target
     ratio: float = within(0.5, 0.0, 1.0, below=True)  # share of the channels removed from every coupling group
-    target: str | None = None  # "flops:0.5" or "parameters:0.5" kept, in place of `ratio`
-    round_to: int = within(1, 1, 1024)  # kept channels are a multiple of this
+    target: str | None = None  # "flops:0.5", "parameters:0.5" or "latency:0.5" kept, in place of `ratio`
+    round_to: int = within(1, 1, 1024)  # kept channels are a multiple of this; 1 and a latency: of 16 or 8
     interlayer: bool = True  # False: coupled layers are left alone, as the classical methods do
     image_size: int = within(640, 32, 4096)
     seed: int = within(0, 0, 2**32 - 1)
@@ -222,7 +232,9 @@ def validate(config: Config) -> None:
     if config.image_size % 32:
         raise InputError(f"image_size={config.image_size} does not fit the detectors' strides; use a multiple of 32")
     if config.target is not None:
-        parse_target(config.target, COUNTED)  # a run's budget is the same on every machine
+        kind, _ = parse_target(config.target)
+        if kind not in COUNTED and config.steps > 1:
+            raise InputError(f"steps={config.steps} with target={config.target}: one cut alone is timed; use steps=1")
     _require_that_something_teaches(config)
 
 
@@ -267,6 +279,7 @@ def semantic(config: Config) -> dict[str, Any]:
         node.pop(last, None)
     if config.target is not None:
         tree.pop("ratio")  # the target decides
+    _identify_time(tree, config)
     if config.devices == 1:
         tree.pop("devices")  # several have statistics of their own in batch norms on a CPU, and round differently
     for phase in ("train", "finetune"):
@@ -279,6 +292,14 @@ def semantic(config: Config) -> dict[str, Any]:
         tree["model"]["variant"] = file_digest(Path(config.model.variant))
     _identify_files(tree["dataset"], config.dataset)
     return tree
+
+
+def _identify_time(tree: dict[str, Any], config: Config) -> None:
+    """What is timed decides only where a latency is wanted; the machine is named in the record's provenance."""
+    if config.target is None or parse_target(config.target)[0] in COUNTED:
+        tree.pop("latency")
+    elif config.latency.table is not None:
+        tree["latency"]["table"] = file_digest(Path(config.latency.table))
 
 
 def _identify_files(tree: dict[str, Any], dataset: DatasetConfig) -> None:

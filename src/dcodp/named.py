@@ -6,11 +6,14 @@ artefacts under OUT/work, so what was interrupted goes on; what a person wants l
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from dcodp.compose import cells, register
 from dcodp.config import Config, ModelConfig, validate
@@ -25,7 +28,9 @@ from dcodp.pruning import load
 from dcodp.records import Record, is_done, run_folder
 from dcodp.report import card
 from dcodp.resources import folder
-from dcodp.yolo.asking import WORK, Job
+from dcodp.yolo.asking import LOOKED_AT, WORK, Job
+from dcodp.yolo.exporting import Pair, exported, latencies
+from dcodp.yolo.images import calibration
 from dcodp.yolo.tuning import usual_epochs
 
 log = logging.getLogger(__name__)
@@ -40,10 +45,10 @@ def prune_named(model: str, job: Job, method: str = "strong", overrides: Sequenc
     """
     config = composed(model, job, method, overrides)
     _refuse_a_folder_of_others(job.out, config)
-    if _is_there(job.out, config):
+    if _is_there(job, config):
         log.info("%s is there already", job.out / "card.json")
         return read_json(job.out / "card.json")
-    _require_known_classes(config)
+    _require_usable(job, config)
     record = run_cell(config)
     return _handed_out(job, config, record)
 
@@ -52,7 +57,11 @@ def opened(place: str | Path) -> Detector:
     """The small detector that `prune_named` left in a folder, in eval mode on the CPU."""
     known = read_json(Path(place) / "card.json")
     dense, _ = build(ModelConfig(**known["model"]), tuple(known["classes"]))
-    weights = Path(place) / "small.safetensors"
+    return _small(dense, Path(place))
+
+
+def _small(dense: Detector, place: Path) -> Detector:
+    weights = place / "small.safetensors"
     if not any(name.endswith("num_batches_tracked") for name in load_tensors(weights)[0]):
         from dcodp.detectors.torchvision_common import freeze_batch_norms
 
@@ -77,7 +86,9 @@ def composed(model: str, job: Job, method: str, overrides: Sequence[str] = ()) -
     if job.imports:
         raise InputError("--import is for nets of ultralytics; leave it out where --model is given")
     register()
-    ((_, config),) = cells(folder("conf"), [f"model={model}", f"method={method}", *ALWAYS, *overrides])
+    ((_, config),) = cells(
+        folder("conf"), [f"model={model}", f"method={method}", f"target={job.target or 'null'}", *ALWAYS, *overrides]
+    )
     _fill_in(config, job, job.data)
     validate(config)
     return config
@@ -87,7 +98,9 @@ def _fill_in(config: Config, job: Job, data: Path) -> None:
     """What was asked for goes over what the files of conf/ say."""
     config.model.weights, config.paths.results = str(job.source), str(job.out / WORK)
     config.dataset.file, config.dataset.val = str(data), job.split
-    config.target, config.round_to, config.device = job.target, job.round_to or 1, job.device
+    config.round_to, config.device = job.round_to or 1, job.device
+    config.latency.runtime, config.latency.threads = job.runtime, job.threads
+    config.latency.table = None if job.table is None else str(job.table)
     config.ratio = job.ratio if job.target is None else config.ratio
     config.image_size = job.image_size or config.image_size
     config.seed = config.importance.seed = job.seed
@@ -101,9 +114,10 @@ def _images(data: Path) -> int:
     return len(data_yaml.images(data, data_yaml.read(data), "train"))
 
 
-def _is_there(out: Path, config: Config) -> bool:
-    done = is_done(run_folder(Path(config.paths.results), run_id(config)))
-    return done and (out / "card.json").exists()
+def _is_there(job: Job, config: Config) -> bool:
+    if not is_done(run_folder(Path(config.paths.results), run_id(config))) or not (job.out / "card.json").exists():
+        return False
+    return set(job.export) <= read_json(job.out / "card.json").get("exports", {}).keys()
 
 
 def _refuse_a_folder_of_others(out: Path, config: Config) -> None:
@@ -119,7 +133,7 @@ def _refuse_a_folder_of_others(out: Path, config: Config) -> None:
         )
 
 
-def _require_known_classes(config: Config) -> None:
+def _require_usable(job: Job, config: Config) -> None:
     """Pruning a net that does not find the classes yet would measure nothing."""
     file = Path(str(config.dataset.file))
     classes, _ = data_yaml.classes(file, data_yaml.read(file))
@@ -130,6 +144,15 @@ def _require_known_classes(config: Config) -> None:
             f"{config.model.weights} knows {known} of {len(classes)} classes of {file}; train it on these data first, "
             "or give the data.yaml that it was trained on"
         )
+    if job.export and _is_listed(detector, config):
+        raise InputError(
+            f"--export is for nets that take their images as one tensor; --model {config.model.name} takes a list of "
+            "them, so leave it out"
+        )
+
+
+def _is_listed(detector: Detector, config: Config) -> bool:
+    return not isinstance(detector.example_inputs(config.image_size)[0], Tensor)
 
 
 def _handed_out(job: Job, config: Config, record: Record) -> dict[str, Any]:
@@ -140,8 +163,32 @@ def _handed_out(job: Job, config: Config, record: Record) -> dict[str, Any]:
         if path.exists():
             write_atomically(job.out / name, path.read_bytes())
     found = _card(job, config, record)
+    files, failed, times = _in_other_programs(job, config, found["classes"])
+    found |= {"exports": files, "notes": [*found["notes"], *failed], "latency": times}
     card.write(job.out, found)
     return found
+
+
+def _in_other_programs(
+    job: Job, config: Config, classes: Sequence[str]
+) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    """What the card tells of exported files, notes on those that failed, and how long both nets take for an image.
+
+    What was timed stays as it was timed.
+    """
+    dense, _ = build(config.model, tuple(classes))
+    small = _small(dense, job.out)
+    listed, work = _is_listed(dense, config), job.out / WORK
+    both = Pair(dense.network.eval(), small.network, classes, dense.outputs, listed=listed)
+    paths = data_yaml.images(Path(str(job.data)), data_yaml.read(Path(str(job.data))), "train")
+    shown = [b.float() / 255 for b in calibration(paths, LOOKED_AT, config.image_size, 1, job.seed)]
+    files, failed = exported(both, job.export, shown, job.out, work) if job.export else ({}, [])
+    kept = work / "latency.json"
+    times = read_json(kept) if kept.exists() else {}
+    if not {"torch", *files} <= times.keys():
+        times = latencies(both, list(files), shown[0], job.out, work, job.threads)
+        write_atomically(kept, json.dumps(times))
+    return files, failed, times
 
 
 def _card(job: Job, config: Config, record: Record) -> dict[str, Any]:
@@ -169,7 +216,6 @@ def _card(job: Job, config: Config, record: Record) -> dict[str, Any]:
         "dense": {**dense, "split": job.split},
         "pruned": {**small, "split": job.split},
         "measured_by": "dcodp's validation, as COCO's own rules have it",
-        "latency": {},
         "notes": record.notes,
         "versions": {
             "code": code["git"] or code["version"],

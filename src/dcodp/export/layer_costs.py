@@ -9,6 +9,7 @@ work on blocks of channels, which a fit does not know: keep channels in multiple
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,6 +90,12 @@ def measured_table(
     if missing and path is not None:
         write_atomically(path, table.to_json())
     return table
+
+
+def kept_table(machine: Machine) -> Path:
+    """Where this computer keeps what layers cost in a runtime, for so many threads: measured once."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dcodp"
+    return cache / f"layers-{machine.runtime}-{machine.threads}-threads.json"
 
 
 def narrowings(layer: Layer) -> list[Layer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from dcodp.errors import InputError
 from dcodp.export.formats.exportable import Outputs
 from dcodp.export.latency import Latency
-from dcodp.export.layer_costs import BLOCKS
-from dcodp.export.net_costs import RUNS, timed, whole_net
+from dcodp.export.layer_costs import BLOCKS, kept_table
+from dcodp.export.net_costs import RUNS, latency_cost, timed, whole_net
 from dcodp.export.runtimes import Machine
 from dcodp.graph import CouplingGraph
 from dcodp.pruning import PrunePlan, prune, select
@@ -48,8 +49,34 @@ class Met:
     def within(self, tolerance: float = TOLERANCE) -> bool:
         return abs(self.best.share / self.wanted - 1) <= tolerance
 
+    def told(self, machine: Machine) -> str:
+        """How near it came, as a note."""
+        where = f"{machine.runtime}, {machine.threads} threads"
+        told = f"{where}: the pruned net took {self.best.share:.3f} of the dense one's time when it was chosen"
+        missed = f", the nearest of {len(self.tries)} tries to the {self.wanted:g} that was asked for"
+        return told if self.within() else told + missed
+
 
 Measure = Callable[[PrunePlan], tuple[Latency, Latency]]  # → dense, small
+
+
+def met_on(
+    machine: Machine,
+    network: nn.Module,
+    graph: CouplingGraph,
+    scores: Mapping[str, Tensor],
+    wanted: float,
+    example: Tensor,
+    outputs: Outputs,
+    table: Path | None = None,
+    **how: Any,
+) -> Met:
+    """`met_latency` on this machine: its layers are timed (or read from `table`), then whole nets on `example`.
+
+    `how`: `round_to`, and the further arguments of `select`.
+    """
+    cost = latency_cost(network, graph, example, outputs, machine, table or kept_table(machine))
+    return met_latency(graph, scores, wanted, cost, measuring(network, example, outputs, machine), **how)
 
 
 def met_latency(

@@ -109,6 +109,6 @@ def whole_net(network: nn.Module, example: Tensor, outputs: Outputs, machine: Ma
 
 
 def timed(runners: Mapping[str, Runner], example: Tensor, runs: int = RUNS) -> dict[str, Latency]:
-    """All side by side on the same image."""
-    threads = next(iter(runners.values())).threads
+    """All side by side on the same image; runtimes take it from the CPU's memory."""
+    threads, example = next(iter(runners.values())).threads, example.cpu()
     return side_by_side({name: lambda run=run: run(example) for name, run in runners.items()}, runs, threads=threads)

@@ -21,6 +21,7 @@ from dcodp.evaluation.measuring import fitness
 from dcodp.importance.slimming import prunable_scales, sparsity_penalty
 from dcodp.pipeline.cell import Cell, locked
 from dcodp.pipeline.memory import explained, training_step
+from dcodp.pipeline.timing import require_timeable
 from dcodp.pruning import prune
 from dcodp.records import RunFolder, append_metrics, read_metrics, tell_progress
 from dcodp.stepping import epochs_of
@@ -39,6 +40,7 @@ def dense_detector(cell: Cell) -> Detector:
     for note in notes:
         log.warning("%s", note)
     cell.record.notes = list(dict.fromkeys([*cell.record.notes, *notes]))
+    require_timeable(config, detector)
     detector.network.to(cell.device)
     folder = cell.dense_folder
     settings = dataclasses.replace(config.train, labels=True, distill=0.0)  # the dense net has no teacher

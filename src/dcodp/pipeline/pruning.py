@@ -16,7 +16,7 @@ from dcodp.files.tensors import load_tensors, save_tensors
 from dcodp.graph import CouplingGraph
 from dcodp.importance import criterion, group_scores
 from dcodp.method import OF_THE_CRITERION
-from dcodp.pipeline import calibrating
+from dcodp.pipeline import calibrating, timing
 from dcodp.pipeline.cell import Cell, once, whole
 from dcodp.pruning import PrunePlan, select
 from dcodp.pruning.cost_aware import CostAware
@@ -48,15 +48,17 @@ def channel_scores(cell: Cell, detector: Detector, graph: CouplingGraph, step: i
 
 
 def selected(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step: int) -> PrunePlan:
-    """The plan of one step; always made anew, since it follows from the scores in no time."""
+    """The plan of one step; always made anew, since it follows from the scores in no time. What was timed is kept."""
     config = cell.config
+    how: dict[str, Any] = {
+        "interlayer": config.interlayer,
+        "allocation": allocation(cell, graph, scores, step),
+        "comparable": criterion(config.importance.name).scale == "net",
+    }
+    if timing.is_timed(config):
+        return timing.plan_in_time(cell, graph, scores, **how)
     ratio, target = budget(cell, graph, step)
-    return select(
-        graph, scores, ratio,
-        round_to=config.round_to, interlayer=config.interlayer, target=target,
-        allocation=allocation(cell, graph, scores, step),
-        comparable=criterion(config.importance.name).scale == "net",
-    )  # fmt: skip
+    return select(graph, scores, ratio, round_to=config.round_to, target=target, **how)
 
 
 def allocation(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step: int) -> CostAware | str:

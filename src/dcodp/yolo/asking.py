@@ -16,6 +16,7 @@ from dcodp.targets import COUNTED, parse_target
 from dcodp.yolo.exporting import machine
 
 WORK = "work"  # the folder of what is needed to go on after an interruption
+LOOKED_AT = 4  # images on which an exported file is held against the net
 
 
 @dataclass(frozen=True)

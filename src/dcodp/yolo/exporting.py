@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +13,63 @@ from dcodp.detectors.ultralytics.opening import Opened
 from dcodp.errors import InputError
 from dcodp.export import eager, export_checked, open_exported, side_by_side
 from dcodp.export.checking import head_of, predictions
+from dcodp.export.equality import Head
 from dcodp.export.formats import FORMATS, SomeFailed, export
+from dcodp.export.formats.exportable import Outputs
 from dcodp.export.runtimes import Machine, Runner, default_threads
 
 RUNS = 30
 MOST_SECONDS = 20.0  # of timing one runtime
 
 
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A net before and after, and what matters of what both return; `listed`: they take a list of images.
+
+    `names` are of the classes; `head` reads detections from the outputs (None: the numbers alone are compared).
+    """
+
+    dense: nn.Module
+    small: nn.Module
+    names: Sequence[str]
+    outputs: Outputs = predictions
+    head: Head | None = None
+    listed: bool = False
+
+
+def pair(dense: nn.Module, small: Opened, size: int) -> Pair:
+    """Of nets of ultralytics."""
+    names = [small.names[k] for k in sorted(small.names)]
+    return Pair(dense, small.network, names, head=head_of(small.network, small.task, len(names), size))
+
+
 def exported(
-    small: Opened, dense: nn.Module, to: Sequence[str], images: Sequence[Tensor], out: Path, work: Path
+    nets: Pair, to: Sequence[str], images: Sequence[Tensor], out: Path, work: Path
 ) -> tuple[dict[str, Any], list[str]]:
     """Writes OUT/small.FORMAT, holds each against the net on `images` (batches of one, 0 … 1), and times both nets.
 
     Returns what the card tells of the files by format, and notes on those that failed. The dense net's files, written
     for the comparison alone, are in `work`.
     """
-    size = images[0].shape[-1]
-    names = [small.names[k] for k in sorted(small.names)]
-    head = head_of(small.network, small.task, len(names), size)
-    result = export_checked(small.network, images, predictions, to, out, "small", head=head, names=names, runs=3)
+    result = export_checked(
+        nets.small, images, nets.outputs, to, out, "small", head=nets.head, names=nets.names, runs=3
+    )  # fmt: skip
     files = {checked.file.format: checked.facts(out) for checked in result.files}
     for key in files:
         try:
-            export(dense, images[0], predictions, [key], work, "dense", names=names)
+            export(nets.dense, images[0], nets.outputs, [key], work, "dense", names=nets.names)
         except SomeFailed as error:
             result.failed[key] = f"the dense net: {error.failed[key]}"
     return files, [f"not exported: {key} ({why})" for key, why in result.failed.items()]
 
 
 def latencies(
-    dense: nn.Module, small: nn.Module, to: Sequence[str], image: Tensor, out: Path, work: Path, threads: int | None
+    nets: Pair, to: Sequence[str], image: Tensor, out: Path, work: Path, threads: int | None
 ) -> dict[str, dict[str, Any]]:
     """Per runtime the time of one image through both nets, in turns; torch itself first, without batch norms folded."""
     threads = threads or default_threads()
-    found = {"torch": _paired(eager(dense, predictions, threads), eager(small, predictions, threads), image)}
+    one, other = (eager(net, nets.outputs, threads, nets.listed) for net in (nets.dense, nets.small))
+    found = {"torch": _paired(one, other, image)}
     for key in to:
         paths = [folder / f"{name}{FORMATS[key].suffix}" for folder, name in ((work, "dense"), (out, "small"))]
         if all(path.exists() for path in paths):
@@ -68,9 +90,3 @@ def machine(runtime: str, threads: int | None) -> Machine:
     if runtime not in ("onnxruntime", "openvino"):
         raise InputError(f"--runtime {runtime} is not known; use onnxruntime or openvino")
     return Machine(runtime, threads or default_threads(), spin=False)
-
-
-def table_path(chosen: Machine) -> Path:
-    """Where this machine's table of layer times is kept, measured once per runtime and number of threads."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dcodp"
-    return cache / f"layers-{chosen.runtime}-{chosen.threads}-threads.json"

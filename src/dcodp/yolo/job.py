@@ -20,14 +20,13 @@ from dcodp.pruning import PrunePlan
 from dcodp.records.provenance import code_version, cpu_name, library_versions
 from dcodp.report import card
 from dcodp.yolo import exporting, measuring, pictures
-from dcodp.yolo.asking import WORK, Job, claim, composed, is_same, refuse_others, wishes
+from dcodp.yolo.asking import LOOKED_AT, WORK, Job, claim, composed, is_same, refuse_others, wishes
 from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml
 from dcodp.yolo.making import Making, whole_plan
 from dcodp.yolo.tuning import usual_epochs
 
 log = logging.getLogger(__name__)
 PICTURES = 6  # images that are drawn
-LOOKED_AT = 4  # images on which an exported file is held against the net
 
 
 def prune_checkpoint(
@@ -140,9 +139,9 @@ def _card(
     nets = {"dense": open_checkpoint(job.source, job.imports).network, "pruned": small.network}
     inputs = (torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)),)
     shown = [b.float() / 255 for b in calibration(images.of("train"), LOOKED_AT, size, 1, job.seed)]
-    files: dict[str, Any] = {}
+    both, files = exporting.pair(nets["dense"], small, size), {}
     if job.export:
-        files, failed = exporting.exported(small, nets["dense"], job.export, shown, job.out, work)
+        files, failed = exporting.exported(both, job.export, shown, job.out, work)
         notes = [*notes, *failed]
         if images.data is not None and "onnx" in files:
             found = measuring.accuracy(
@@ -175,7 +174,7 @@ def _card(
             "distill": method.finetune.distill,
         },
         **blocks,
-        "latency": exporting.latencies(nets["dense"], small.network, list(files), shown[0], job.out, work, job.threads),
+        "latency": exporting.latencies(both, list(files), shown[0], job.out, work, job.threads),
         "exports": files,
         "notes": notes,
         "versions": _versions(),

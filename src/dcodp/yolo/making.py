@@ -94,8 +94,7 @@ class Making:
         kind, share = parse_target(job.target)
         if kind == "latency":
             chosen = exporting.machine(job.runtime, job.threads)
-            table = job.table or exporting.table_path(chosen)
-            return shrinking.to_latency(share, chosen, table, job.round_to)
+            return shrinking.to_latency(share, chosen, job.table, job.round_to)
         dense = shrinking.graph if step == 1 else self.dense.coupling_graph(self.size)
         target = target_of(job.target, step, self.steps, dense, shrinking.graph)
         return shrinking.to(job.ratio, target, job.round_to or 1)

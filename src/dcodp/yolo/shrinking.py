@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dcodp.calibration import Evidence, gather
 from dcodp.config import Config
 from dcodp.detectors.ultralytics.adapter import UltralyticsNet
-from dcodp.export import Machine, latency_cost, measuring, met_latency
+from dcodp.export import Machine, met_on
 from dcodp.export.checking import predictions
 from dcodp.graph import CouplingGraph
 from dcodp.importance import criterion, group_scores
@@ -68,16 +68,14 @@ class Shrinking:
         plan = select(self.graph, self.scores, ratio, round_to=round_to, target=target, **self.selecting())
         return self.repaired(plan)
 
-    def to_latency(self, wanted: float, machine: Machine, table: Path, round_to: int | None = None) -> Shrunk:
+    def to_latency(self, wanted: float, machine: Machine, table: Path | None, round_to: int | None = None) -> Shrunk:
         """The net that takes the share `wanted` of the dense net's time on this machine, as measured; repaired."""
         network, example = self.detector.network, self.detector.scaled(self.batches[0][:1])
-        cost = latency_cost(network, self.graph, example, predictions, machine, table)
-        measure = measuring(network, example, predictions, machine)
-        met = met_latency(self.graph, self.scores, wanted, cost, measure, round_to=round_to, **self.selecting())
-        where = f"{machine.runtime}, {machine.threads} threads"
-        told = f"{where}: the pruned net took {met.best.share:.3f} of the dense one's time"
-        missed = "" if met.within() else f", the nearest of {len(met.tries)} tries to the {wanted:g} that was asked for"
-        return self.repaired(met.best.plan, [f"{told} when it was chosen{missed}"])
+        met = met_on(
+            machine, network, self.graph, self.scores, wanted, example, predictions, table,
+            round_to=round_to, **self.selecting(),
+        )  # fmt: skip
+        return self.repaired(met.best.plan, [met.told(machine)])
 
     def selecting(self) -> dict[str, Any]:
         """The further arguments of `select` by this method."""
