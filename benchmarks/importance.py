@@ -107,7 +107,7 @@ def fastest(work: Callable[[], float], repeats: int, device: str) -> Row:
 def observed(detector: Detector, graph: CouplingGraph, name: str, batches: list[Batch], device: str) -> Evidence:
     evidence = evidence_for(detector.network, graph, [name])
     if evidence.needs_batches:
-        gather(evidence, batches, forward_of(detector, device), lambda b: detector.loss(b.to(device))[0])
+        gather(evidence, batches, forward_of(detector, device), lambda b: detector.losses(b.to(device)))
     return evidence
 
 
