@@ -126,7 +126,9 @@ def _submit(
         executor.update_parameters(**given)
         return executor.map_array(Work(), parts)
     except (RuntimeError, OSError, FailedJobError) as error:
-        raise InputError(f"SLURM takes no jobs here: {' '.join(str(error).split())}; see hydra.launcher.*") from error
+        said = " ".join(str(error).split())
+        advice = "set hydra.launcher.gpus_per_node=0 if it has no GPUs" if "gres" in said else "see hydra.launcher.*"
+        raise InputError(f"SLURM takes no jobs here: {said}; {advice}") from error
 
 
 def _wait(jobs: Sequence[submitit.Job[list[int]]]) -> None:
