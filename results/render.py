@@ -41,6 +41,7 @@ STUDIES = {
     "bccd_recovery": (MEASURED,),
     "bccd_allocation": (MEASURED,),
     "voc_recovery": (MEASURED,),
+    "voc_resplit": (MEASURED,),
 }
 DRAWN = ("demo",)  # studies of which the default figures are kept
 TABLES = {  # mark → (study, table)

@@ -165,6 +165,7 @@ def test_every_study_and_every_place_for_a_table_is_rendered(rendering):
         "bccd recovery",
         "bccd allocation",
         "voc recovery",
+        "voc fine-tuned",
         "prune card",
         "architectures",
         "architectures summary",

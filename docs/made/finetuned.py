@@ -17,6 +17,7 @@ STUDIES = {  # mark → study
     "bccd recovery": "bccd_recovery",
     "bccd allocation": "bccd_allocation",
     "voc recovery": "voc_recovery",
+    "voc fine-tuned": "voc_resplit",
 }
 
 
