@@ -14,7 +14,7 @@ from typing import Any
 
 from dcodp.errors import InputError
 from dcodp.files import file_digest
-from dcodp.targets import COUNTED, parse_target
+from dcodp.targets import is_timed
 
 
 def within(default: Any, low: float, high: float, below: bool = False, **metadata: Any) -> Any:
@@ -231,10 +231,8 @@ def validate(config: Config) -> None:
             raise InputError(f"{key}={value} is out of range; use {low} ≤ {key} {'<' if below else '≤'} {high}")
     if config.image_size % 32:
         raise InputError(f"image_size={config.image_size} does not fit the detectors' strides; use a multiple of 32")
-    if config.target is not None:
-        kind, _ = parse_target(config.target)
-        if kind not in COUNTED and config.steps > 1:
-            raise InputError(f"steps={config.steps} with target={config.target}: one cut alone is timed; use steps=1")
+    if is_timed(config.target) and config.steps > 1:
+        raise InputError(f"steps={config.steps} with target={config.target}: one cut alone is timed; use steps=1")
     _require_that_something_teaches(config)
 
 
@@ -296,7 +294,7 @@ def semantic(config: Config) -> dict[str, Any]:
 
 def _identify_time(tree: dict[str, Any], config: Config) -> None:
     """What is timed decides only where a latency is wanted; the machine is named in the record's provenance."""
-    if config.target is None or parse_target(config.target)[0] in COUNTED:
+    if not is_timed(config.target):
         tree.pop("latency")
     elif config.latency.table is not None:
         tree["latency"]["table"] = file_digest(Path(config.latency.table))

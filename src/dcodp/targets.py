@@ -24,3 +24,8 @@ def parse_target(target: str, kinds: Sequence[str] = KINDS) -> tuple[str, float]
         known = " or ".join(f"{known}:0.5" for known in kinds)
         raise InputError(f"target={target} is not understood; write {known} (the share to keep)")
     return kind, value
+
+
+def is_timed(target: str | None) -> bool:
+    """Whether a target has to be measured on a machine; None is a ratio of the channels, which has not."""
+    return target is not None and parse_target(target)[0] not in COUNTED

@@ -9,6 +9,7 @@ import dcodp
 from dcodp.errors import InputError
 from dcodp.export import Latency, Machine, latency_cost, measuring, met_latency
 from dcodp.export.layer_sums import dense_counts
+from dcodp.export.meeting import met_in_ways
 from dcodp.pruning.costs import flops_of
 
 
@@ -33,6 +34,13 @@ def machine_with(graph, overhead):
         return milliseconds(1 + overhead), milliseconds(share + overhead)
 
     return cost, measure
+
+
+def share_at(graph, cost, channels):
+    """The share of `cost` that is left where every group keeps so many channels."""
+    counts = [dense_counts(graph, {g.name: range(channels) for g in graph.groups}), dense_counts(graph)]
+    kept, dense = cost(np.array(counts))
+    return float(kept / dense)
 
 
 def test_a_table_that_is_right_takes_one_try(traced):
@@ -74,11 +82,8 @@ def test_noise_does_not_send_the_share_away(traced):
 def test_smaller_blocks_are_taken_only_where_the_share_is_not_met_in_large_ones(traced):
     _, graph, scores = traced
     cost, measure = machine_with(graph, 0.0)
-    dense = dense_counts(graph)
     for channels, block in ((160, 16), (24, 8)):
-        wanted = float(
-            cost(dense_counts(graph, {g.name: range(channels) for g in graph.groups})[None])[0] / cost(dense[None])[0]
-        )
+        wanted = share_at(graph, cost, channels)
         met = met_latency(graph, scores, wanted, cost, measure)
         assert met.within() and {len(kept) % 16 for kept in met.best.plan.groups.values()} == {block % 16}
 
@@ -122,3 +127,34 @@ def test_a_cost_is_measured_and_met_in_the_runtime(traced, tmp_path):
     met = met_latency(graph, scores, 0.9, cost, measuring(net, IMAGE, lambda r: r, machine, 5), tries=2, round_to=1)
     assert met.best.plan.settings["target"].startswith("latency:")
     assert met.best.dense.n == met.best.small.n == 5
+
+
+def test_of_nets_that_take_as_long_that_which_loses_least_is_taken(traced):
+    """By blocks and in any counts: two nets near the share, of which `lost` decides; the order of the ways does not."""
+    _, graph, scores = traced
+    cost, measure = machine_with(graph, 0.0)
+    wanted = share_at(graph, cost, 160) * 0.99
+    for best in (16, 1):
+
+        def lost(plan, best=best):
+            in_blocks = all(len(kept) % 16 == 0 for kept in plan.groups.values())
+            return float(in_blocks != (best == 16))
+
+        met = met_in_ways(graph, scores, wanted, [(cost, 16), (cost, 1), (cost, 16)], measure, lost)
+        assert met.within() and met.of == 2
+        assert lost(met.best.plan) == 0
+        assert "of 2 nets that took as long, it loses least" in met.told(Machine("onnxruntime", 1, spin=False))
+
+
+def test_a_way_that_is_not_near_enough_is_not_weighed(traced):
+    _, graph, scores = traced
+    cost, measure = machine_with(graph, 0.0)
+    met = met_in_ways(graph, scores, 0.45, [(cost, 1), (cost, 256)], measure, lambda plan: -len(plan.groups))
+    assert met.within() and met.of == 1
+
+
+def test_the_first_way_has_to_be_possible(traced):
+    _, graph, scores = traced
+    cost, measure = machine_with(graph, 0.0)
+    with pytest.raises(InputError):
+        met_in_ways(graph, scores, 0.3, [(cost, 256), (cost, 1)], measure, None)

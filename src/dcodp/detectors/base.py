@@ -82,6 +82,11 @@ class Detector(ABC):
         boxes = [part for name, part in parts.items() if any(mark in name for mark in OF_BOXES) and part.requires_grad]
         return {"total": total, **({"boxes": torch.stack(boxes).sum()} if boxes else {})}
 
+    @property
+    def comparable(self) -> bool:
+        """Whether `compared` says the same places of two nets."""
+        return True
+
     def compared(self, images: Tensor) -> list[Tensor]:
         """images [B, 3, S, S] uint8 → outputs by which two nets are compared, alike in shape whatever was pruned.
 

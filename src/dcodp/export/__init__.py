@@ -9,7 +9,7 @@ from dcodp.export.checking import export_checked
 from dcodp.export.equality import Equality, compare, require_equal
 from dcodp.export.formats import FORMATS, Exported, SomeFailed, export
 from dcodp.export.latency import Latency, side_by_side
-from dcodp.export.meeting import Met, measuring, met_latency, met_on
+from dcodp.export.meeting import Lost, Met, measuring, met_latency, met_on
 from dcodp.export.net_costs import LatencyCost, latency_cost
 from dcodp.export.runtimes import Machine, Runner, eager, open_exported
 
@@ -19,6 +19,7 @@ __all__ = [
     "Exported",
     "Latency",
     "LatencyCost",
+    "Lost",
     "Machine",
     "Met",
     "Runner",

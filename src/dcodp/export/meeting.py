@@ -17,7 +17,7 @@ from dcodp.export.net_costs import RUNS, latency_cost, timed, whole_net
 from dcodp.export.runtimes import Machine
 from dcodp.graph import CouplingGraph
 from dcodp.pruning import PrunePlan, prune, select
-from dcodp.pruning.costs import Cost
+from dcodp.pruning.costs import Cost, flops_of
 
 TOLERANCE = 0.05  # of the share asked for
 AIM = 0.5  # of the tolerance: whatever is timed again comes out otherwise
@@ -45,6 +45,7 @@ class Met:
     wanted: float
     best: Try
     tries: tuple[Try, ...]
+    of: int = 1  # nets that were as near, of which it loses least
 
     def within(self, tolerance: float = TOLERANCE) -> bool:
         return abs(self.best.share / self.wanted - 1) <= tolerance
@@ -54,10 +55,12 @@ class Met:
         where = f"{machine.runtime}, {machine.threads} threads"
         told = f"{where}: the pruned net took {self.best.share:.3f} of the dense one's time when it was chosen"
         missed = f", the nearest of {len(self.tries)} tries to the {self.wanted:g} that was asked for"
-        return told if self.within() else told + missed
+        weighed = f"; of {self.of} nets that took as long, it loses least" if self.of > 1 else ""
+        return (told if self.within() else told + missed) + weighed
 
 
 Measure = Callable[[PrunePlan], tuple[Latency, Latency]]  # → dense, small
+Lost = Callable[[PrunePlan], float]  # what a net loses when it is cut by this plan and repaired
 
 
 def met_on(
@@ -69,14 +72,51 @@ def met_on(
     example: Tensor,
     outputs: Outputs,
     table: Path | None = None,
-    **how: Any,
+    lost: Lost | None = None,
+    round_to: int | None = None,
+    **selecting: Any,
 ) -> Met:
     """`met_latency` on this machine: its layers are timed (or read from `table`), then whole nets on `example`.
 
-    `how`: `round_to`, and the further arguments of `select`.
+    With `lost`, the share is met in other ways too: by FLOPs, in the same blocks and (`round_to=None`) in any counts.
+    Of the nets that are near enough, that which loses least is taken. What layers cost one by one says how the time is
+    best shared out, but not exactly: fusions, copies and what kernels do with odd counts differ from net to net.
     """
-    cost = latency_cost(network, graph, example, outputs, machine, table or kept_table(machine))
-    return met_latency(graph, scores, wanted, cost, measuring(network, example, outputs, machine), **how)
+    timed_layers = latency_cost(network, graph, example, outputs, machine, table or kept_table(machine))
+    ways: list[tuple[Cost, int | None]] = [(timed_layers, round_to)]
+    if lost is not None:
+        counted = flops_of(graph)
+        ways += [(counted, round_to), (counted, 1)] if round_to is None else [(counted, round_to)]
+    measure = measuring(network, example, outputs, machine)
+    return met_in_ways(graph, scores, wanted, ways, measure, lost, **selecting)
+
+
+def met_in_ways(
+    graph: CouplingGraph,
+    scores: Mapping[str, Tensor],
+    wanted: float,
+    ways: Sequence[tuple[Cost, int | None]],
+    measure: Measure,
+    lost: Lost | None,
+    **further: Any,
+) -> Met:
+    """`met_latency` by each of `ways`, (cost, round_to); of the nets near enough that which loses least, else the
+    nearest. The first way has to be possible; `further` are the other arguments of `met_latency`."""
+    found: list[Met] = []
+    for cost, blocks in ways:
+        try:
+            found.append(met_latency(graph, scores, wanted, cost, measure, round_to=blocks, **further))
+        except InputError:
+            if not found:
+                raise
+    tries = tuple(one for met in found for one in met.tries)
+    near: list[Try] = []
+    for met in found:
+        if met.within() and met.best.plan.groups not in [one.plan.groups for one in near]:
+            near.append(met.best)
+    if len(near) < 2 or lost is None:
+        return Met(wanted, _nearest([met.best for met in found], wanted), tries)
+    return Met(wanted, min(near, key=lambda one: lost(one.plan)), tries, len(near))
 
 
 def met_latency(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,11 +19,14 @@ from dcodp.importance import criterion, group_scores
 from dcodp.method import OF_THE_CRITERION
 from dcodp.pipeline import calibrating, timing
 from dcodp.pipeline.cell import Cell, once, whole
-from dcodp.pruning import PrunePlan, select
+from dcodp.pruning import PrunePlan, prune, select
 from dcodp.pruning.cost_aware import CostAware
 from dcodp.repairs import Case, Repair, repair_named
 from dcodp.repairs.sensitivity import sensitivity
 from dcodp.stepping import ratio_of, target_of
+from dcodp.targets import is_timed
+
+WEIGHED_ON = 16  # calibration images on which nets of the same time are held against each other
 
 
 def repair_of(config: Config) -> Repair:
@@ -55,8 +59,9 @@ def selected(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step: 
         "allocation": allocation(cell, graph, scores, step),
         "comparable": criterion(config.importance.name).scale == "net",
     }
-    if timing.is_timed(config):
-        return timing.plan_in_time(cell, graph, scores, **how)
+    if is_timed(config.target):
+        weighed = isinstance(how["allocation"], CostAware) and cell.nets.now.comparable
+        return timing.plan_in_time(cell, graph, scores, _lost_by(cell, graph, step) if weighed else None, **how)
     ratio, target = budget(cell, graph, step)
     return select(graph, scores, ratio, round_to=config.round_to, target=target, **how)
 
@@ -66,7 +71,7 @@ def allocation(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step
     chosen = cell.config.allocation
     if chosen.name != "cost":
         return chosen.name
-    if not chosen.sensitivity:
+    if not chosen.sensitivity or not cell.nets.now.comparable:
         return CostAware(chosen.floor)
     mending = repair_of(cell.config)
     name = digest([cell.config.repair.name, chosen.sensitivity, to_dict(cell.config.importance)])
@@ -94,13 +99,30 @@ def _measured(
     """
     detector = cell.nets.now
     evidence = calibrating.gathered(cell, detector, graph, mending.requires, step)
-    images = torch.cat([batch.images for batch in calibrating.batches(cell)])[-cell.config.allocation.sensitivity :]
-    images = images.to(cell.device)
+    images = _last_images(cell, cell.config.allocation.sensitivity)
     single = mending if mending.single is None else repair_named(mending.single)
     first = [next(iter(calibrating.batches(cell)))]
     return sensitivity(
         evidence, scores, single, lambda: first, calibrating.forward(detector), detector.losses_on(images)
     )
+
+
+def _lost_by(cell: Cell, graph: CouplingGraph, step: int) -> Callable[[PrunePlan], float]:
+    """Plan → what the outputs lose on the last calibration images when the net is cut by it and repaired."""
+    detector, mending = cell.nets.now, repair_of(cell.config)
+    evidence = calibrating.gathered(cell, detector, graph, mending.requires, step)
+    lost, forward = detector.losses_on(_last_images(cell, WEIGHED_ON)), calibrating.forward(detector)
+
+    def by(plan: PrunePlan) -> float:
+        small = prune(detector.network, plan)
+        mending.mend(Case(detector.network, small, plan, evidence, lambda: calibrating.batches(cell), forward))
+        return lost(small)
+
+    return by
+
+
+def _last_images(cell: Cell, count: int) -> Tensor:
+    return torch.cat([batch.images for batch in calibrating.batches(cell)])[-count:].to(cell.device)
 
 
 def budget(cell: Cell, graph: CouplingGraph, step: int) -> tuple[float, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -13,26 +13,28 @@ from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph
 from dcodp.pipeline.cell import Cell, whole
 from dcodp.pruning import PrunePlan
-from dcodp.targets import COUNTED, parse_target
+from dcodp.targets import is_timed, parse_target
+
+if TYPE_CHECKING:
+    from dcodp.export import Lost
 
 TOLD = "timed"  # among the settings of a plan
 
 
-def is_timed(config: Config) -> bool:
-    return config.target is not None and parse_target(config.target)[0] not in COUNTED
-
-
 def require_timeable(config: Config, detector: Detector) -> None:
     """Raises InputError, before anything is trained, for a net that does not take its images as one tensor."""
-    if is_timed(config) and not isinstance(detector.example_inputs(config.image_size)[0], Tensor):
+    if is_timed(config.target) and not isinstance(detector.example_inputs(config.image_size)[0], Tensor):
         raise InputError(
             f"target={config.target}: model={config.model.name} takes lists of images, which no runtime can be timed "
             "with; use target=flops:SHARE"
         )
 
 
-def plan_in_time(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], **how: Any) -> PrunePlan:
-    """The plan whose net took the time that is asked for when it was timed, or that which an earlier attempt found."""
+def plan_in_time(
+    cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], lost: Lost | None, **how: Any
+) -> PrunePlan:
+    """The plan whose net took the time that is asked for when it was timed, or that which an earlier attempt found.
+    `lost` and `how` are as for `met_on`."""
     from dcodp.export import Machine, met_on
     from dcodp.export.runtimes import default_threads
 
@@ -45,7 +47,7 @@ def plan_in_time(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], **
         example, (_, wanted) = detector.example_inputs(config.image_size)[0], parse_target(str(config.target))
         met = met_on(
             machine, detector.network, graph, scores, wanted, example, detector.outputs,
-            None if chosen.table is None else Path(chosen.table),
+            None if chosen.table is None else Path(chosen.table), lost,
             round_to=None if config.round_to == 1 else config.round_to, **how,
         )  # fmt: skip
         plan = met.best.plan

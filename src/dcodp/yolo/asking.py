@@ -12,7 +12,7 @@ from dcodp.config import Config
 from dcodp.errors import InputError
 from dcodp.export.formats import require_known
 from dcodp.files import file_digest, read_json, write_atomically
-from dcodp.targets import COUNTED, parse_target
+from dcodp.targets import is_timed, parse_target
 from dcodp.yolo.exporting import machine
 
 WORK = "work"  # the folder of what is needed to go on after an interruption
@@ -75,8 +75,8 @@ def composed(method: str, target: str | None = None, overrides: Sequence[str] = 
     from dcodp.resources import folder
 
     register()
-    known = target is not None and parse_target(target)[0] in COUNTED  # what is measured follows from no configuration
-    ((_, config),) = cells(folder("conf"), [f"method={method}", f"target={target if known else 'null'}", *overrides])
+    counted = None if is_timed(target) else target  # what is measured follows from no configuration
+    ((_, config),) = cells(folder("conf"), [f"method={method}", f"target={counted or 'null'}", *overrides])
     return config
 
 

@@ -18,7 +18,7 @@ from dcodp.files import read_json, write_atomically
 from dcodp.graph import CouplingGraph
 from dcodp.pruning import PrunePlan
 from dcodp.stepping import epochs_of, ratio_of, target_of
-from dcodp.targets import parse_target
+from dcodp.targets import is_timed, parse_target
 from dcodp.yolo import exporting
 from dcodp.yolo.asking import WORK, Job
 from dcodp.yolo.images import Images, calibration
@@ -50,8 +50,7 @@ class Making:
     @property
     def steps(self) -> int:
         """What takes its time is measured anew at each cut, so a latency is met in one step."""
-        met = self.job.target is not None and parse_target(self.job.target)[0] == "latency"
-        return 1 if met else self.method.steps
+        return 1 if is_timed(self.job.target) else self.method.steps
 
     def made(self) -> Made:
         """Through all steps."""
@@ -91,9 +90,8 @@ class Making:
         job, shrinking = self.job, Shrinking(detector, batches, self.method)
         if job.target is None:
             return shrinking.to(ratio_of(job.ratio, self.steps), None, job.round_to or 1)
-        kind, share = parse_target(job.target)
-        if kind == "latency":
-            chosen = exporting.machine(job.runtime, job.threads)
+        if is_timed(job.target):
+            chosen, (_, share) = exporting.machine(job.runtime, job.threads), parse_target(job.target)
             return shrinking.to_latency(share, chosen, job.table, job.round_to)
         dense = shrinking.graph if step == 1 else self.dense.coupling_graph(self.size)
         target = target_of(job.target, step, self.steps, dense, shrinking.graph)

@@ -26,6 +26,7 @@ from dcodp.repairs import Case, Repair, repair_named
 from dcodp.repairs.sensitivity import sensitivity
 
 log = logging.getLogger(__name__)
+WEIGHED_ON = 16  # images on which nets of the same time are held against each other
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ class Shrinking:
     def to_latency(self, wanted: float, machine: Machine, table: Path | None, round_to: int | None = None) -> Shrunk:
         """The net that takes the share `wanted` of the dense net's time on this machine, as measured; repaired."""
         network, example = self.detector.network, self.detector.scaled(self.batches[0][:1])
+        how = self.selecting()
+        lost = self._lost_by() if isinstance(how["allocation"], CostAware) and self.detector.comparable else None
         met = met_on(
-            machine, network, self.graph, self.scores, wanted, example, predictions, table,
-            round_to=round_to, **self.selecting(),
-        )  # fmt: skip
+            machine, network, self.graph, self.scores, wanted, example, predictions, table, lost, round_to, **how
+        )
         return self.repaired(met.best.plan, [met.told(machine)])
 
     def selecting(self) -> dict[str, Any]:
@@ -97,6 +99,14 @@ class Shrinking:
         same: Any = self.detector.with_network(network)
         return lambda images: same.network(same.scaled(images))
 
+    def _lost_by(self) -> Callable[[PrunePlan], float]:
+        """Plan → what the outputs lose on the last images when the net is cut by it and repaired."""
+        lost = self.detector.losses_on(self._last_images(WEIGHED_ON))
+        return lambda plan: lost(self.repaired(plan).network)
+
+    def _last_images(self, count: int) -> Tensor:
+        return torch.cat(list(self.batches))[-count:]
+
     def _allocation(self) -> CostAware | str:
         chosen = self.method.allocation
         if chosen.name != "cost":
@@ -109,7 +119,6 @@ class Shrinking:
 
     def _sensitivity(self, count: int) -> Any:
         """What the outputs lose on the last images when single groups are pruned and repaired by themselves."""
-        images = torch.cat(list(self.batches[-2:]))[-count:]
-        lost = self.detector.losses_on(images)
+        lost = self.detector.losses_on(self._last_images(count))
         single: Repair = self.repair if self.repair.single is None else repair_named(self.repair.single)
         return sensitivity(self.evidence, self.scores, single, lambda: self.batches[:1], self._forward, lost)

@@ -55,7 +55,7 @@ class UltralyticsNet(Detector):
 
     @property
     def comparable(self) -> bool:
-        """Whether `compared` says the same places of two nets: a transformer's queries are chosen by each net anew."""
+        """A transformer's queries are chosen by each net anew."""
         return not self.is_transformer
 
     def example_inputs(self, image_size: int, batch: int = 1) -> tuple[Tensor]:
