@@ -21,7 +21,7 @@ from dcodp.files import read_json
 from dcodp.named import known_models, opened, prune_named
 from dcodp.pipeline import running
 from dcodp.yolo.job import Job
-from dcodp.yolo.tuning import usual_epochs
+from dcodp.yolo.tuning import usual_epochs, usual_lr
 
 NAMES, SIZE = ("red", "blue"), 64
 QUICK = ("--imgsz", str(SIZE), "--batch", "4", "--device", "cpu")
@@ -200,7 +200,12 @@ def test_a_method_takes_its_steps_here_too(data, tmp_path):
 def test_epochs_by_the_number_of_images_and_the_size_of_the_model(data, tmp_path):
     job = Job(weights(tmp_path / "net.pth", "ssd"), tmp_path / "small", data)
     config = named.composed("ssdlite320", job, "strong")
-    assert config.finetune.epochs == usual_epochs(8) and config.image_size == 320 and config.train.epochs == 0
+    assert (
+        config.finetune.lr == usual_lr(8)
+        and config.finetune.epochs == usual_epochs(8)
+        and config.image_size == 320
+        and config.train.epochs == 0
+    )
     assert named.composed("retinanet", job, "paper").image_size == 640
 
 

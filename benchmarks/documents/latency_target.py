@@ -40,6 +40,8 @@ def document(measured: dict[str, Any]) -> str:
   after the net was chosen.
 - in blocks: channels in multiples of 16, or of 8 where those do not meet the time. FLOPs as fast: the share of FLOPs at
   which the time wanted was measured, or the nearest that was tried.
+- **bold**: what `--target latency:…` takes: of the nets that are near enough, that whose outputs are nearest to the
+  dense net's on 16 calibration images.
 - speed-up per FLOPs saved: how many times as fast, divided by how many times fewer FLOPs; 1 would be ideal.
 - no training: pruned and repaired from 128 images without labels.{tuned}
 - {"; ".join(images)}.
@@ -53,8 +55,9 @@ def _rows(key: str, row: dict[str, Any]) -> list[list[str]]:
     first = [f"{net}, {label}", size, f"{runtime} {row['version']}", "dense", f"{median:.1f}", "", "", "", ""]
     rows = [[*first, f"{dense['map50_95']:.3f}", ""]]
     for name, small in row["nets"].items():
+        asked = f"**{ASKED[name]}**" if name == row.get("taken") else ASKED[name]
         shares = [f"{100 * small[what]:.1f} %" for what in ("time", "flops", "parameters")]
         gain = f"{small['flops'] / small['time']:.2f}"
         tuned = f"{small['tuned']['map50_95']:.3f}" if "tuned" in small else ""
-        rows.append(["", "", "", ASKED[name], f"{small['ms']:.1f}", *shares, gain, f"{small['map50_95']:.3f}", tuned])
+        rows.append(["", "", "", asked, f"{small['ms']:.1f}", *shares, gain, f"{small['map50_95']:.3f}", tuned])
     return rows

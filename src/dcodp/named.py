@@ -31,7 +31,7 @@ from dcodp.resources import folder
 from dcodp.yolo.asking import LOOKED_AT, WORK, Job
 from dcodp.yolo.exporting import Pair, exported, latencies
 from dcodp.yolo.images import calibration
-from dcodp.yolo.tuning import usual_epochs
+from dcodp.yolo.tuning import usual_epochs, usual_lr
 
 log = logging.getLogger(__name__)
 FOR_TESTS = "_tiny_test"
@@ -105,9 +105,9 @@ def _fill_in(config: Config, job: Job, data: Path) -> None:
     config.image_size = job.image_size or config.image_size
     config.seed = config.importance.seed = job.seed
     config.finetune.batch = config.evaluation.batch = job.batch
-    config.finetune.lr = job.lr
-    epochs = job.epochs
-    config.finetune.epochs = usual_epochs(_images(data)) if epochs is None else epochs
+    count = _images(data)
+    config.finetune.lr = usual_lr(count) if job.lr is None else job.lr
+    config.finetune.epochs = usual_epochs(count) if job.epochs is None else job.epochs
 
 
 def _images(data: Path) -> int:

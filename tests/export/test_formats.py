@@ -13,6 +13,7 @@ from dcodp.export import formats as formats_module
 from dcodp.export.formats import FORMATS, Exported
 
 IMAGES = [torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+IMAGES[1] = IMAGES[1].to(memory_format=torch.channels_last)  # as images lie that were read from files
 
 
 class Net(nn.Module):

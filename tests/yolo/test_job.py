@@ -16,7 +16,7 @@ from dcodp.yolo import job as jobs
 from dcodp.yolo import making
 from dcodp.yolo.asking import Job, composed
 from dcodp.yolo.job import run
-from dcodp.yolo.tuning import usual_epochs
+from dcodp.yolo.tuning import usual_epochs, usual_lr
 
 QUICK = ["importance.images=8", "allocation.sensitivity=0"]
 
@@ -225,7 +225,8 @@ def test_a_mistake_can_be_corrected(best, data, method, tmp_path, wrong, line):
     jobs.refuse_others(right, jobs.wishes(right, method))  # nothing stands in the way
 
 
-def test_epochs_by_the_number_of_images():
+def test_epochs_and_rate_by_the_number_of_images():
+    assert [usual_lr(n) for n in (1, 1000, 1001, 10_000)] == [1e-3, 1e-3, 3e-4, 3e-4]
     assert [usual_epochs(n) for n in (1, 205, 1000, 10_000)] == [50, 49, 10, 10]
 
 

@@ -28,7 +28,7 @@ def prune(
     split: Annotated[str, typer.Option(help="Split that is measured on: val or test.")] = "val",
     export: Annotated[str, typer.Option(help="Formats to write, with commas: onnx, openvino, … (dcodp export).")] = "",
     round_to: Annotated[
-        int | None, typer.Option(help="Kept channels are a multiple of this (latency: 16 or 8, else 1).")
+        int | None, typer.Option(help="Kept channels are a multiple of this (latency: tries 16, 8 and 1, else 1).")
     ] = None,
     runtime: Annotated[str, typer.Option(help="What latency is measured in: onnxruntime or openvino.")] = "onnxruntime",
     threads: Annotated[
@@ -36,7 +36,7 @@ def prune(
     ] = None,
     table: Annotated[Path | None, typer.Option(help="JSON of layer times, measured before or on the device.")] = None,
     batch: Annotated[int, typer.Option(help="Images in a batch.")] = 16,
-    lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-3,
+    lr: Annotated[float | None, typer.Option(help="Learning rate (default: by the number of images).")] = None,
     seed: Annotated[int, typer.Option(help="Draws calibration images and the order of training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     import_: Annotated[list[str] | None, typer.Option("--import", help="Module with layers of your own.")] = None,

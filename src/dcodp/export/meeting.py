@@ -109,6 +109,12 @@ def met_in_ways(
         except InputError:
             if not found:
                 raise
+    return least_lost(found, lost)
+
+
+def least_lost(found: Sequence[Met], lost: Lost | None = None) -> Met:
+    """Of several ways to the same share: the net that loses least of those near enough, else the nearest."""
+    wanted = found[0].wanted
     tries = tuple(one for met in found for one in met.tries)
     near: list[Try] = []
     for met in found:

@@ -145,8 +145,9 @@ def _ncnn(folder: Path, threads: int, _spin: bool) -> Runner:
     def call(images: Tensor) -> list[Tensor]:
         if len(images) != 1:
             raise InputError(f"ncnn has no batches, and was given {len(images)} images; give one at a time")
+        image = images[0].contiguous().numpy()  # ncnn reads the memory as it lies, and does not keep it
         with net.create_extractor() as extractor:
-            extractor.input(net.input_names()[0], ncnn.Mat(images[0].numpy()).clone())
+            extractor.input(net.input_names()[0], ncnn.Mat(image).clone())
             outputs = [extractor.extract(name)[1] for name in sorted(net.output_names())]
             return [torch.from_numpy(np.array(output))[None] for output in outputs]
 

@@ -23,7 +23,7 @@ from dcodp.yolo import exporting
 from dcodp.yolo.asking import WORK, Job
 from dcodp.yolo.images import Images, calibration
 from dcodp.yolo.shrinking import Shrinking, Shrunk
-from dcodp.yolo.tuning import Tuning, tuned
+from dcodp.yolo.tuning import Tuning, tuned, usual_lr
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ class Making:
     def _trained(self, small: nn.Module, plan: PrunePlan, graph: CouplingGraph, epochs: int, folder: Path) -> nn.Module:
         """The net that was opened teaches in every step."""
         job, device = self.job, next(self.dense.network.parameters()).device
+        lr = job.lr if job.lr is not None else usual_lr(len(self.images.of("train")))
         settings = Tuning(
-            epochs, job.batch, job.lr, self.method.finetune.distill, job.seed,
+            epochs, job.batch, lr, self.method.finetune.distill, job.seed,
             "cpu" if device.type == "cpu" else str(device.index or 0),
         )  # fmt: skip
         best = tuned(small, self.dense, graph, plan, self.images, self.size, settings, folder / "training")

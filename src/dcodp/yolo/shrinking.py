@@ -73,7 +73,7 @@ class Shrinking:
         """The net that takes the share `wanted` of the dense net's time on this machine, as measured; repaired."""
         network, example = self.detector.network, self.detector.scaled(self.batches[0][:1])
         how = self.selecting()
-        lost = self._lost_by() if isinstance(how["allocation"], CostAware) and self.detector.comparable else None
+        lost = self.lost_by() if isinstance(how["allocation"], CostAware) and self.detector.comparable else None
         met = met_on(
             machine, network, self.graph, self.scores, wanted, example, predictions, table, lost, round_to, **how
         )
@@ -95,14 +95,14 @@ class Shrinking:
             notes.append(f"{len(unscored)} groups have no score and stay whole: {', '.join(unscored)}")
         return Shrunk(small, plan, self.graph, tuple(notes))
 
-    def _forward(self, network: nn.Module) -> Callable[[Any], Any]:
-        same: Any = self.detector.with_network(network)
-        return lambda images: same.network(same.scaled(images))
-
-    def _lost_by(self) -> Callable[[PrunePlan], float]:
+    def lost_by(self) -> Callable[[PrunePlan], float]:
         """Plan → what the outputs lose on the last images when the net is cut by it and repaired."""
         lost = self.detector.losses_on(self._last_images(WEIGHED_ON))
         return lambda plan: lost(self.repaired(plan).network)
+
+    def _forward(self, network: nn.Module) -> Callable[[Any], Any]:
+        same: Any = self.detector.with_network(network)
+        return lambda images: same.network(same.scaled(images))
 
     def _last_images(self, count: int) -> Tensor:
         return torch.cat(list(self.batches))[-count:]

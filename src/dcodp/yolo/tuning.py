@@ -38,6 +38,11 @@ class Tuning:
     further: tuple[tuple[str, Any], ...] = ()
 
 
+def usual_lr(images: int) -> float:
+    """1e-3 for up to a thousand images; thousands end higher at a lower rate (results/voc_resplit)."""
+    return 1e-3 if images <= 1000 else 3e-4
+
+
 def usual_epochs(images: int) -> int:
     """49 for 205 images, 10 for a thousand and more."""
     return max(FEWEST, min(MOST, round(SEEN / max(images, 1))))
