@@ -37,7 +37,7 @@ def document(measured: dict[str, Any]) -> str:
 {markdown_rows(rows, right=range(4, 11))}
 
 - ms: median of one image, in turns with the dense net, of which the time stands in the middle of all turns; timed anew
-  after the net was chosen.
+  after the net was chosen (where a net is marked as taken: the median of three such timings, each opened anew).
 - in blocks: channels in multiples of 16, or of 8 where those do not meet the time. FLOPs as fast: the share of FLOPs at
   which the time wanted was measured, or the nearest that was tried.
 - **bold**: what `--target latency:…` takes: of the nets that are near enough, that whose outputs are nearest to the

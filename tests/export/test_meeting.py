@@ -69,7 +69,7 @@ def test_noise_does_not_send_the_share_away(traced):
     """Two near tries on the same side whose order is noise: no secant through them is followed."""
     _, graph, scores = traced
     cost, measure = machine_with(graph, 0.0)
-    noise = iter([1.16, 1.08, 0.9, 0.93, 1.0])
+    noise = iter([1.16, 1.08, 0.9, 0.93, 1.0, 1.0, 1.0])
 
     def noisy(plan):
         dense, small = measure(plan)

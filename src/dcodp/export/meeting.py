@@ -21,6 +21,7 @@ from dcodp.pruning.costs import Cost, flops_of
 
 TOLERANCE = 0.05  # of the share asked for
 AIM = 0.5  # of the tolerance: whatever is timed again comes out otherwise
+AGAIN = 2  # times that what came out near is timed again, each time opened anew
 LEAST = 0.02  # the smallest share that the table is asked for
 
 
@@ -171,8 +172,8 @@ def met_latency(
 def _tried(
     wanted: float, choose: Callable[[float], PrunePlan], measure: Measure, tolerance: float, tries: int
 ) -> list[Try]:
-    """Until one is near when it is timed again, channels come in steps, or what is left to correct lies beyond the
-    floors."""
+    """Until one is near by the median of several timings, channels come in steps, or what is left to correct lies
+    beyond the floors."""
 
     def near(one: Try) -> bool:
         return abs(one.share / wanted - 1) <= AIM * tolerance
@@ -190,7 +191,7 @@ def _tried(
             break
         found = Try(asked, plan, *measure(plan))
         if near(found):  # which chance may have made it
-            found = Try(asked, plan, *measure(plan))
+            found = middle(found, *(Try(asked, plan, *measure(plan)) for _ in range(AGAIN)))
         done.append(found)
         if near(found):
             break
@@ -209,6 +210,11 @@ def _next_share(done: Sequence[Try], wanted: float) -> float:
         return below.asked + way * (above.asked - below.asked)
     nearest = _nearest(done, wanted)
     return min(1.0, max(LEAST, nearest.asked * wanted / nearest.share))
+
+
+def middle(*timed: Try) -> Try:
+    """Of an odd number of timings of one net, that with the median share."""
+    return sorted(timed, key=lambda one: one.share)[len(timed) // 2]
 
 
 def _nearest(done: Sequence[Try], wanted: float) -> Try:
