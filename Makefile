@@ -40,7 +40,7 @@ $(READY): requirements.lock pyproject.toml
 # Pin the newest versions that pyproject.toml allows: hashes, no addresses.
 lock:
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --universal --upgrade --python-version 3.11 \
 		--extra suite --extra export --extra dev \
 		--generate-hashes --no-annotate --no-header --quiet --output-file requirements.lock
 

@@ -40,7 +40,8 @@ from zoo.apart import apart, preload
 
 from dcodp import graph, pruning, testing
 from dcodp.files import write_atomically
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.processor import cpu_name
+from dcodp.records.provenance import code_version, library_versions
 
 PEER_SECONDS, PEER_GIB, OUR_SECONDS = 60, 8, 600
 UNASKED = ("not installed", "not asked")

@@ -47,9 +47,10 @@ from dcodp.files import digest, file_digest, write_atomically
 from dcodp.files.tensors import load_tensors, save_tensors
 from dcodp.graph import CouplingGraph
 from dcodp.importance import criterion, evidence_for, group_scores, names
+from dcodp.processor import cpu_name
 from dcodp.progress import track
 from dcodp.pruning.selection import kept_count, lowest_removed
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.records.provenance import code_version, library_versions
 from dcodp.testing import enliven
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

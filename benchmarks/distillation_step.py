@@ -25,7 +25,8 @@ from dcodp.detectors import Batch
 from dcodp.detectors.base import Detector
 from dcodp.detectors.registry import build
 from dcodp.files import write_atomically
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.processor import cpu_name
+from dcodp.records.provenance import code_version, library_versions
 from dcodp.training.distillation import Distillation, distillation
 from dcodp.training.objective import Objective, Whole
 

@@ -43,8 +43,9 @@ from dcodp.detectors.registry import build
 from dcodp.evaluation.measuring import accuracy, fitness, predict
 from dcodp.files import digest, file_digest, write_atomically
 from dcodp.identity import dense_key
+from dcodp.processor import cpu_name
 from dcodp.progress import track
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.records.provenance import code_version, library_versions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 NAME = "finetune_against_ultralytics"

@@ -49,7 +49,8 @@ from dcodp.detectors.registry import build
 from dcodp.files import file_digest, write_atomically
 from dcodp.graph import CouplingGraph
 from dcodp.importance import evidence_for, group_scores, names
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.processor import cpu_name
+from dcodp.records.provenance import code_version, library_versions
 from dcodp.testing import enliven
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

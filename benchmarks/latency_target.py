@@ -30,8 +30,9 @@ from dcodp.export.checking import predictions
 from dcodp.export.layer_costs import BLOCKS
 from dcodp.export.meeting import TOLERANCE, Try, least_lost, middle
 from dcodp.files import read_json, write_atomically
+from dcodp.processor import cpu_name
 from dcodp.pruning.costs import flops_of
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.records.provenance import code_version, library_versions
 from dcodp.yolo.asking import composed
 from dcodp.yolo.images import Images, calibration, from_yaml
 from dcodp.yolo.making import whole_plan

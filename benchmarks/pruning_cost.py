@@ -25,7 +25,8 @@ from dcodp.config import Config, ModelConfig
 from dcodp.detectors.registry import build
 from dcodp.detectors.ultralytics.adapter import UltralyticsNet
 from dcodp.files import write_atomically
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.processor import cpu_name
+from dcodp.records.provenance import code_version, library_versions
 from dcodp.yolo.shrinking import Shrinking
 
 ROOT = Path(__file__).resolve().parents[1]

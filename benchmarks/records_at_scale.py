@@ -29,8 +29,9 @@ from typing import Any
 from documents.records_at_scale import LIMITS, MEMORY_LIMIT_MB, document
 
 from dcodp.files import write_atomically
+from dcodp.processor import cpu_name
 from dcodp.records import Record, SweepCell, load_records, run_folder, write_record, write_sweep
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.records.provenance import code_version, library_versions
 
 DETECTORS = ("yolov8n", "yolov8s", "yolov7", "faster_rcnn")
 CRITERIA = ("dcodp", "l1", "taylor", "thinet", "random")

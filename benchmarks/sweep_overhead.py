@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from dcodp.files import write_atomically
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.processor import cpu_name
+from dcodp.records.provenance import code_version, library_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 2.0

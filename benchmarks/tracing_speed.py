@@ -25,7 +25,8 @@ from torch import nn
 import dcodp
 from dcodp import _ultralytics
 from dcodp.files import write_atomically
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.processor import cpu_name
+from dcodp.records.provenance import code_version, library_versions
 
 SIZE, MEMORY_LIMIT_MB = 640, 1024
 

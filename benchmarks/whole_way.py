@@ -24,7 +24,8 @@ import yaml
 from ultralytics import YOLO
 
 from dcodp.files import write_atomically
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.processor import cpu_name
+from dcodp.records.provenance import code_version, library_versions
 from dcodp.yolo import PrunedTrainer
 
 AGREES = 0.005  # mAP50 by ultralytics' validation and by the card, at most

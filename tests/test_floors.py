@@ -22,6 +22,7 @@ FLOORS = (
         "progress",
         "_ultralytics",
         "devices",
+        "processor",
     ),  # the ground
     *("config", "method", "identity"),  # what is asked for
     *("data", "graph", "calibration", "importance", "pruning", "repairs", "testing"),  # nets and images

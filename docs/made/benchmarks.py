@@ -29,8 +29,8 @@ def prune_card(card: dict[str, Any], way: dict[str, Any]) -> str:
     trained, first, dense = card["trained"], next(iter(card["latency"].values()))["dense"], card["dense"]
     told = [
         f"YOLOv8n, trained by ultralytics for {way['epochs']} epochs on BCCD (blood cells, {trained['images']} images)",
-        f"at {card['image_size']} px, then {trained['epochs']} epochs of fine-tuning, which is further training too;",
-        f"one seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']}",
+        f"at {card['image_size']} px, then {trained['epochs']} epochs of fine-tuning (`--epochs`), which is further",
+        f"training too; one seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']}",
         f"runs, both nets in turns, {first['threads']} threads, {card['versions']['machine']}, beside other work.",
     ]
     return "\n".join([table, "", *told])

@@ -30,7 +30,7 @@ _HOME = {
     "score": "dcodp.importance.scoring",
     "select": "dcodp.pruning",
 }
-_MODULES = ("evaluation", "importance", "testing")
+_MODULES = ("calibration", "evaluation", "export", "graph", "importance", "pruning", "repairs", "testing", "yolo")
 
 __all__ = [
     "CouplingGraph", "InputError", "PrunePlan", "evaluation", "importance", "load", "prune", "repair", "save", "score",
@@ -42,6 +42,6 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     if name in _MODULES:
-        with told_if_missing():  # evaluation reads images
+        with told_if_missing():  # evaluation reads images, yolo needs ultralytics
             return import_module(f"dcodp.{name}")
     raise AttributeError(f"module 'dcodp' has no attribute {name!r}")

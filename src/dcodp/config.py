@@ -61,8 +61,8 @@ class DatasetConfig:
     val: str = "val"
     test: str | None = late(field(default=None))  # whose figures are recorded, where val's only choose epochs
     file: str | None = None  # custom: an Ultralytics data.yaml, whose keys `train` and `val` then name
-    train_images: str | None = None  # custom, without `file`: `train` and `val` are COCO JSON files, and these the
-    val_images: str | None = None  # folders of their images; None: the folder of the JSON file
+    train_images: str | None = None  # custom, without `file`: where the images of `train` are, then a COCO JSON
+    val_images: str | None = None  # those of `val`; None: in the folder of the JSON file
     test_images: str | None = late(field(default=None))  # the same of `test`
     published_train: int | None = None  # images in the official splits, to tell subsets from the whole
     published_val: int | None = None
@@ -115,7 +115,7 @@ class TrainSettings:
     batch: int = within(16, 1, 10**5)
     optimizer: str = one_of("adamw", "adamw", "sgd")  # sgd with Nesterov momentum
     lr: float = within(1e-3, 0.0, 10.0)
-    # factor on lr where trained weights know none of the classes; a power of it for some
+    # factor on lr where trained weights know none of the classes; of some, less
     fresh_lr: float = within(1.0, 1e-3, 1e3)
     lr_final: float = within(1e-2, 0.0, 1.0)  # cosine schedule: last learning rate as a fraction of the first
     schedule: str = one_of("cosine", "cosine", "constant")
@@ -137,9 +137,8 @@ class TrainSettings:
     # and on a CPU, in bfloat16: faster where the hardware multiplies it (AMX, AVX512-BF16), far slower elsewhere
     amp_on_cpu: bool = late(field(default=False))
     sparsity: float = within(0.0, 0.0, 1.0)  # Network Slimming: rate of the L1 penalty on the batch norms' scales
-    # fine-tuning only: the weight of what the dense net teaches, and whether the labels teach too
-    distill: float = late(within(0.0, 0.0, 1e4))
-    labels: bool = late(field(default=True))
+    distill: float = late(within(0.0, 0.0, 1e4))  # fine-tuning only: the weight of what the dense net teaches
+    labels: bool = late(field(default=True))  # fine-tuning only: whether the labels teach
 
 
 @dataclass
@@ -200,7 +199,7 @@ class Config:
     steps: int = within(1, 1, 100)  # prune, repair and fine-tune so many times, to the same final ratio or target
     ratio: float = within(0.5, 0.0, 1.0, below=True)  # share of the channels removed from every coupling group
     target: str | None = None  # "flops:0.5", "parameters:0.5" or "latency:0.5" kept, in place of `ratio`
-    round_to: int = within(1, 1, 1024)  # kept channels are a multiple of this; 1 and a latency: of 16 or 8
+    round_to: int = within(1, 1, 1024)  # kept channels are a multiple of this; 1 and a latency: whatever of 16, 8, 1
     interlayer: bool = True  # False: coupled layers are left alone, as the classical methods do
     image_size: int = within(640, 32, 4096)
     seed: int = within(0, 0, 2**32 - 1)

@@ -7,8 +7,10 @@ from nets import IMAGE, chain
 
 import dcodp
 from dcodp.errors import InputError
-from dcodp.export import Latency, Machine, latency_cost, measuring, met_latency
+from dcodp.export import Latency, Machine, latency_cost, measuring, met_latency, met_on
+from dcodp.export.layer_costs import LayerTable
 from dcodp.export.layer_sums import dense_counts
+from dcodp.export.layers import layers_of
 from dcodp.export.meeting import met_in_ways
 from dcodp.pruning.costs import flops_of
 
@@ -158,3 +160,22 @@ def test_the_first_way_has_to_be_possible(traced):
     cost, measure = machine_with(graph, 0.0)
     with pytest.raises(InputError):
         met_in_ways(graph, scores, 0.3, [(cost, 256), (cost, 1)], measure, None)
+
+
+def test_a_table_of_another_processor_decides_alone(monkeypatch, traced, tmp_path):
+    """Nothing is timed here for a device that is elsewhere, nor filled in where its file lacks it."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    net, graph, scores = traced
+    here, there = Machine("onnxruntime", 1, spin=False), Machine("onnxruntime", 1, processor="a telephone's")
+    layers = [layer for _, layer in layers_of(net, IMAGE)]
+    points = {layer.key: [(i, o, 1e-4 * i * o) for i in (8, 64) for o in (8, 64)] for layer in layers}
+    path = tmp_path / "device.json"
+    path.write_text(LayerTable(there, points).to_json())
+    monkeypatch.setattr("dcodp.export.net_costs.timed", None)
+    met = met_on(here, net, graph, scores, 0.5, IMAGE, lambda result: result, path, lambda plan: 0.0)
+    assert met.within() and met.best.small.n == 0
+    assert "by the layer times of a telephone's alone the pruned net takes 0." in met.told(here)
+    path.write_text(LayerTable(there, dict(list(points.items())[:1])).to_json())
+    with pytest.raises(InputError, match=r"measured on a telephone's and lacks \d+ layers .* complete it there"):
+        met_on(here, net, graph, scores, 0.5, IMAGE, lambda result: result, path)

@@ -21,7 +21,10 @@ def prune(
     target: Annotated[
         str | None, typer.Option(help="Share to keep: flops:0.5 (default), parameters:0.5 or latency:0.5.")
     ] = None,
-    ratio: Annotated[float | None, typer.Option(help="In place of --target: share of the channels to remove.")] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(help="In place of --target: share of each group to remove (strong: as few FLOPs as that leaves)."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning; 0: repair alone.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Image size (default: as trained).")] = None,
     method: Annotated[str, typer.Option(help="A name of conf/method: strong, paper, …")] = "strong",

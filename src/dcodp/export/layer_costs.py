@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from dcodp.export.latency import side_by_side
 from dcodp.export.layers import Layer, onnx_of
 from dcodp.export.runtimes import Machine, open_onnx
 from dcodp.files import read_json, write_atomically
+from dcodp.processor import cpu_name
 from dcodp.progress import track
 
 SHARES = (0.25, 0.5, 1.0)  # of a layer's inputs and outputs
@@ -75,14 +77,20 @@ def measured_table(
 ) -> LayerTable:
     """The table with all of `layers`: read from `path` as far as it is there, the rest measured and added to the file.
 
-    A file measured elsewhere serves as well, if it was for the same runtime and threads. `milliseconds` measures one
-    layer (None: in the runtime).
-    Raises InputError where the file is of another runtime or number of threads.
+    A file measured elsewhere serves as well, if it was for the same runtime and threads and has all layers: times of
+    two processors are not mixed. `milliseconds` measures one layer (None: in the runtime).
+    Raises InputError where the file is of another runtime or number of threads, or lacks layers that cannot be measured
+    here.
     """
     table = LayerTable.read(path) if path is not None and path.exists() else LayerTable(machine.versioned())
     if not table.machine.alike(machine):
         raise InputError(f"{path} was measured with {table.machine}, not {machine}; give another file")
     missing = {layer.key: layer for layer in layers if layer.key not in table.points}
+    if missing and not table.machine.is_here:
+        raise InputError(
+            f"{path} was measured on {table.machine.processor} and lacks {len(missing)} layers of this net at this "
+            "image size; complete it there (dcodp.export.latency_cost)"
+        )
     for key, layer in track(missing.items(), "timing layers", len(missing)):
         table.points[key] = [
             (narrow.inputs, narrow.outputs, (milliseconds or layer_ms)(narrow, machine)) for narrow in narrowings(layer)
@@ -95,7 +103,8 @@ def measured_table(
 def kept_table(machine: Machine) -> Path:
     """Where this computer keeps what layers cost in a runtime, for so many threads: measured once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dcodp"
-    return cache / f"layers-{machine.runtime}-{machine.threads}-threads.json"
+    name = re.sub(r"\W+", "-", cpu_name())  # homes are shared between computers
+    return cache / f"layers-{machine.runtime}-{machine.threads}-threads-{name}.json"
 
 
 def narrowings(layer: Layer) -> list[Layer]:

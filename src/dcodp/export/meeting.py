@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from dcodp.errors import InputError
 from dcodp.export.formats.exportable import Outputs
 from dcodp.export.latency import Latency
-from dcodp.export.layer_costs import BLOCKS, kept_table
+from dcodp.export.layer_costs import BLOCKS, LayerTable, kept_table
+from dcodp.export.layer_sums import dense_counts
 from dcodp.export.net_costs import RUNS, latency_cost, timed, whole_net
 from dcodp.export.runtimes import Machine
 from dcodp.graph import CouplingGraph
@@ -47,6 +48,7 @@ class Met:
     best: Try
     tries: tuple[Try, ...]
     of: int = 1  # nets that were as near, of which it loses least
+    device: str = ""  # whose layer times were all there was: no net was timed
 
     def within(self, tolerance: float = TOLERANCE) -> bool:
         return abs(self.best.share / self.wanted - 1) <= tolerance
@@ -54,6 +56,11 @@ class Met:
     def told(self, machine: Machine) -> str:
         """How near it came, as a note."""
         where = f"{machine.runtime}, {machine.threads} threads"
+        if self.device:
+            return (
+                f"{where}: by the layer times of {self.device} alone the pruned net takes {self.best.share:.3f} of the "
+                "dense one's time there; no net was timed"
+            )
         told = f"{where}: the pruned net took {self.best.share:.3f} of the dense one's time when it was chosen"
         missed = f", the nearest of {len(self.tries)} tries to the {self.wanted:g} that was asked for"
         weighed = f"; of {self.of} nets that took as long, it loses least" if self.of > 1 else ""
@@ -82,7 +89,12 @@ def met_on(
     With `lost`, the share is met in other ways too: by FLOPs, in the same blocks and (`round_to=None`) in any counts.
     Of the nets that are near enough, that which loses least is taken. What layers cost one by one says how the time is
     best shared out, but not exactly: fusions, copies and what kernels do with odd counts differ from net to net.
+
+    Where `table` was measured on another processor, the net is for that one: its times alone decide.
     """
+    if table is not None and table.exists() and not (there := LayerTable.read(table).machine).is_here:
+        cost = latency_cost(network, graph, example, outputs, machine, table, widths=())
+        return met_by_table(graph, scores, wanted, cost, there, round_to, **selecting)
     timed_layers = latency_cost(network, graph, example, outputs, machine, table or kept_table(machine))
     ways: list[tuple[Cost, int | None]] = [(timed_layers, round_to)]
     if lost is not None:
@@ -90,6 +102,31 @@ def met_on(
         ways += [(counted, round_to), (counted, 1)] if round_to is None else [(counted, round_to)]
     measure = measuring(network, example, outputs, machine)
     return met_in_ways(graph, scores, wanted, ways, measure, lost, **selecting)
+
+
+def met_by_table(
+    graph: CouplingGraph,
+    scores: Mapping[str, Tensor],
+    wanted: float,
+    cost: Cost,
+    there: Machine,
+    round_to: int | None = None,
+    **selecting: Any,
+) -> Met:
+    """The share that a table of `there`'s layer times promises, in the first of `BLOCKS` that allows it; untimed.
+
+    Raises InputError where none allows it.
+    """
+
+    def told(plan: PrunePlan | None) -> Latency:
+        ms = float(cost(dense_counts(graph, plan.groups if plan else None)[None])[0])
+        return Latency(ms, ms, ms, 0, there.threads)
+
+    def measure(plan: PrunePlan) -> tuple[Latency, Latency]:
+        return told(None), told(plan)
+
+    met = met_latency(graph, scores, wanted, cost, measure, round_to=round_to, **selecting)
+    return replace(met, device=there.processor)
 
 
 def met_in_ways(

@@ -18,6 +18,7 @@ from dcodp.errors import InputError
 from dcodp.export.formats.exportable import Outputs
 from dcodp.extras import told_if_missing
 from dcodp.graph.tracing import result_tensors
+from dcodp.processor import cpu_name
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,24 @@ class Machine:
     threads: int = 1
     spin: bool = True
     version: str = ""
+    processor: str = ""
 
     def alike(self, other: Machine) -> bool:
-        """Whether times of one tell something of the other; versions may differ."""
-        return (self.runtime, self.threads, self.spin) == (other.runtime, other.threads, other.spin)
+        """Whether times of one tell something of the other; versions, processors and how threads wait may differ."""
+        return (self.runtime, self.threads) == (other.runtime, other.threads)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this computer; what does not name its processor is taken for it."""
+        return self.processor in ("", cpu_name())
 
     def versioned(self) -> Machine:
-        """The same with the version of the runtime that is installed here."""
+        """The same with the version of the runtime that is installed here, and this processor."""
+        named = replace(self, processor=cpu_name())
         try:
-            return replace(self, version=metadata.version(self.runtime))
+            return replace(named, version=metadata.version(self.runtime))
         except metadata.PackageNotFoundError:
-            return self
+            return named
 
 
 def open_exported(path: Path | str, threads: int | None = None, spin: bool = True) -> Runner:

@@ -11,7 +11,7 @@ results/sweeps/<name>.json            the cells that a sweep was asked for
 
 from dcodp.records.folder import RunFolder, no_runs, run_folder, shared_folder
 from dcodp.records.metrics import append_metrics, read_metrics
-from dcodp.records.provenance import collect_provenance, cpu_name, timed
+from dcodp.records.provenance import collect_provenance, timed
 from dcodp.records.record import (
     METRICS,
     STAGES,
@@ -42,7 +42,6 @@ __all__ = [
     "append_metrics",
     "claim",
     "collect_provenance",
-    "cpu_name",
     "folders",
     "is_alive",
     "is_done",

@@ -16,8 +16,9 @@ from dcodp.detectors.ultralytics.opening import Opened, open_checkpoint
 from dcodp.detectors.ultralytics.writing import mark, write_pt, write_safetensors
 from dcodp.errors import InputError
 from dcodp.files import read_json, write_atomically
+from dcodp.processor import cpu_name
 from dcodp.pruning import PrunePlan
-from dcodp.records.provenance import code_version, cpu_name, library_versions
+from dcodp.records.provenance import code_version, library_versions
 from dcodp.report import card
 from dcodp.yolo import exporting, measuring, pictures
 from dcodp.yolo.asking import LOOKED_AT, WORK, Job, claim, composed, is_same, refuse_others, wishes
