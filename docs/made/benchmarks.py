@@ -30,8 +30,9 @@ def prune_card(card: dict[str, Any], way: dict[str, Any]) -> str:
     told = [
         f"YOLOv8n, trained by ultralytics for {way['epochs']} epochs on BCCD (blood cells, {trained['images']} images)",
         f"at {card['image_size']} px, then {trained['epochs']} epochs of fine-tuning (`--epochs`), which is further",
-        f"training too; one seed; accuracy on the {dense['images']} validation images. Latency of one image: medians of {first['n']}",
-        f"runs, both nets in turns, {first['threads']} threads, {card['versions']['machine']}, beside other work.",
+        f"training too; one seed; accuracy on the {dense['images']} validation images. Latency of one image: medians",
+        f"of {first['n']} runs, both nets in turns, {first['threads']} threads, {card['versions']['machine']}, beside",
+        "other work.",
     ]
     return "\n".join([table, "", *told])
 
