@@ -60,9 +60,10 @@ class Terminal:
         return self.ended()
 
     def ended(self):
-        told = ""
+        told, end = "", time.monotonic() + PATIENCE_S
         while more := self._read():
             told += more
+            assert time.monotonic() < end, told
         _, error = self.process.communicate(timeout=PATIENCE_S)
         return told, error.decode(), self.process.returncode
 
