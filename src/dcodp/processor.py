@@ -5,9 +5,14 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}  # the widest first: they decide what kernels are used
 
-def cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+
+def cpu_name(about: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as the system tells it, and its vector unit: rented machines often share one name."""
+    lines = about.read_text().splitlines() if about.exists() else []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    flags = (said.get("flags") or said.get("Features") or "").split()
+    name = said.get("model name") or platform.processor() or platform.machine()
+    vectors = next((vectors for flag, vectors in VECTORS.items() if flag in flags), None)
+    return f"{name} ({vectors})" if vectors else name
