@@ -27,9 +27,10 @@ def document(measured: dict[str, Any]) -> str:
     trained = f"{epochs} epochs by `dcodp prune`'s trainer at a learning rate of {made[-1]['lr']:g}, one seed"
     tuned = f"\n- fine-tuned: {trained}." if epochs else ""
     images = dict.fromkeys(
-        f"{key.split()[0]}: {row['dense']['images']} images" for key, row in measured["rows"].items()
+        f"{key.split()[0]}: {row['dense']['images']} images, {row['made']['hardware']}"
+        for key, row in measured["rows"].items()
     )
-    return f"""# A target in milliseconds
+    return f"""# A target in time
 
 `python benchmarks/latency_target.py --net LABEL=CHECKPOINT.pt=DATA.yaml … --size … --epochs …`, {threads} threads of
 {machines}. `method=strong`; wanted: {made[-1]["share"]:g} of the dense net's time, each net as ONNX.

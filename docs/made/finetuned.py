@@ -68,7 +68,8 @@ def _rows(tuned: pd.DataFrame, dense: pd.DataFrame, budgets: list[tuple[str, flo
     """One per method, the best first at the budget that most of them have; a setting of its own is named."""
     methods = [rows for _, rows in tuned.groupby(["named", *PARTS, "setting"], dropna=False)]
     firsts = [rows.iloc[0].to_dict() for rows in methods]
-    notes = [a + b for a, b in zip(_part_notes(firsts), setting_notes(firsts), strict=True)]
+    both = zip(_part_notes(firsts), setting_notes(firsts), strict=True)
+    notes = [(parts + settings).replace("] [", "; ") for parts, settings in both]  # in Markdown "[a] [b]" is a link
     common = max(reversed(budgets), key=lambda budget: sum(len(_at(rows, budget)) > 0 for rows in methods))
     found = [
         (_at(rows, common)["map50_95"].mean(), [rows.iloc[0]["named"] + note, *_cells(rows, dense, budgets)])
