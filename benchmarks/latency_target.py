@@ -1,4 +1,4 @@
-"""What a target in milliseconds keeps, beside a target in FLOPs that is as fast.
+"""What a target in time keeps, beside a target in FLOPs that is as fast.
 
     python benchmarks/latency_target.py --net COCO=yolov8n.pt=coco.yaml [--net …] [--size 640] [--share 0.5]
         [--runtime onnxruntime --runtime openvino] [--threads 2] [--epochs 0] [--lr 1e-3] [--work FOLDER]
