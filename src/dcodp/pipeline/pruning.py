@@ -22,11 +22,9 @@ from dcodp.pipeline.cell import Cell, once, whole
 from dcodp.pruning import PrunePlan, prune, select
 from dcodp.pruning.cost_aware import CostAware
 from dcodp.repairs import Case, Repair, repair_named
-from dcodp.repairs.sensitivity import sensitivity
+from dcodp.repairs.sensitivity import WEIGHED_ON, sensitivity
 from dcodp.stepping import ratio_of, target_of
 from dcodp.targets import is_timed
-
-WEIGHED_ON = 16  # calibration images on which nets of the same time are held against each other
 
 
 def repair_of(config: Config) -> Repair:

@@ -15,6 +15,7 @@ from dcodp.pruning.selection import lowest_removed
 from dcodp.repairs.case import Case, Repair
 from dcodp.repairs.reuse import Reuse
 
+WEIGHED_ON = 16  # calibration images on which whole nets that are as fast are held against each other
 SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4)  # of a group's channels, removed in turn
 
 

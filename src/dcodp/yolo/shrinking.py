@@ -23,10 +23,9 @@ from dcodp.progress import track
 from dcodp.pruning import PrunePlan, prune, select
 from dcodp.pruning.cost_aware import CostAware
 from dcodp.repairs import Case, Repair, repair_named
-from dcodp.repairs.sensitivity import sensitivity
+from dcodp.repairs.sensitivity import WEIGHED_ON, sensitivity
 
 log = logging.getLogger(__name__)
-WEIGHED_ON = 16  # images on which nets of the same time are held against each other
 
 
 @dataclass(frozen=True)
