@@ -7,8 +7,9 @@
 of layer times until the measured time is the share asked for, and by FLOPs until it is, in whole blocks of channels and
 in any counts; `--target latency:…` takes that of the three which loses least on the calibration images. Besides to half
 of the FLOPs, in blocks and in any counts. Each of these is then timed anew, in turns with the dense net; what they find
-is measured on the validation images, without training and, with `--epochs`, fine-tuned. Writes latency_target.json
-(rows of other labels, sizes and runtimes stay). Exit status 1 if a net that is taken is not within 5 % of the share.
+is measured on the validation images, without training and, with `--epochs`, fine-tuned. Writes latency_target.json,
+each row when it is measured (rows of other labels, sizes and runtimes stay). Exit status 1 if a net that is taken is
+not within 5 % of the share.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +64,15 @@ class Study:
         self.lost = self.shrinking.lost_by()
         self.example = self.dense.scaled(batches[0][:1])
 
-    def rows(self) -> dict[str, Any]:
-        found = {}
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(key, row) of each runtime, as it is measured."""
         for runtime in self.chosen.runtime:
-            found[f"{self.label} {self.checkpoint.stem} {self.chosen.size} {runtime}"] = self._in(runtime)
-        return found
+            yield f"{self.label} {self.checkpoint.stem} {self.chosen.size} {runtime}", self._in(runtime)
 
     def _in(self, runtime: str) -> dict[str, Any]:
         machine = Machine(runtime, self.chosen.threads, spin=False).versioned()
         print(f"{self.label}, {runtime}: timing", flush=True)
-        nets, taken = self._nets(machine)
+        nets, taken = self.nets(machine)
         measure = measuring(self.opened.network, self.example, predictions, machine, RUNS)
         # Anew: each was chosen by how it came out.
         times = {
@@ -85,7 +86,7 @@ class Study:
         dense = self._accuracy(self.opened.network, "dense")
         return {"dense": dense, "nets": rows, "taken": taken, "version": machine.version}
 
-    def _nets(self, machine: Machine) -> tuple[dict[str, Shrunk], str]:
+    def nets(self, machine: Machine) -> tuple[dict[str, Shrunk], str | None]:
         """The nets, and the name of that which a latency takes."""
         graph, shrinking = self.shrinking.graph, self.shrinking
         table = latency_cost(
@@ -131,27 +132,37 @@ class Study:
         return self._accuracy(open_checkpoint(best, ()).network, f"{folder.name} tuned")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--net", action="append", required=True, help="LABEL=CHECKPOINT.pt=DATA.yaml")
-    parser.add_argument("--runtime", action="append", choices=("onnxruntime", "openvino"))
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """What a `Study` is asked."""
+    asked = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--net", action="append", required=True, help="LABEL=CHECKPOINT.pt=DATA.yaml")
+    asked.add_argument("--runtime", action="append", choices=("onnxruntime", "openvino"))
     for name, default in {"size": 640, "share": 0.5, "threads": 2, "epochs": 0, "lr": 1e-3}.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
-    parser.add_argument("--work", type=Path, default=Path("latency_target"), help="where tables and trainings are kept")
-    parser.add_argument("--out", type=Path, default=Path("results"))
-    chosen = parser.parse_args()
+        asked.add_argument(f"--{name}", type=type(default), default=default)
+    asked.add_argument("--work", type=Path, default=Path("latency_target"), help="where tables and trainings are kept")
+    asked.add_argument("--out", type=Path, default=Path("results"))
+    return asked
+
+
+def measured(study: type[Study], chosen: argparse.Namespace, path: Path) -> list[dict[str, Any]]:
+    """The rows of all nets; each is kept in `path` as soon as it is measured, beside what stood there."""
     chosen.runtime = chosen.runtime or ["onnxruntime", "openvino"]
     torch.set_num_threads(chosen.threads)
-    path, rows = chosen.out / "latency_target.json", {}
-    for net in chosen.net:
-        label, checkpoint, data = net.split("=")
-        rows |= Study(label, checkpoint, data, chosen).rows()
     settings = {name: getattr(chosen, name) for name in ("share", "threads", "epochs", "lr")}
     made = {"hardware": cpu_name(), **settings, "code": code_version(), "libraries": library_versions()}
-    before = read_json(path)["rows"] if path.exists() else {}
-    after = before | {name: {**row, "made": made} for name, row in rows.items()}
-    write_atomically(path, json.dumps({"rows": after}, indent=1) + "\n")
-    off = [abs(row["nets"][row["taken"]]["time"] / chosen.share - 1) for row in rows.values()]
+    found = []
+    for net in chosen.net:
+        for key, row in study(*net.split("="), chosen).rows():
+            before = read_json(path)["rows"] if path.exists() else {}
+            write_atomically(path, json.dumps({"rows": before | {key: {**row, "made": made}}}, indent=1) + "\n")
+            found.append(row)
+    return found
+
+
+def main() -> None:
+    chosen = parser(__doc__).parse_args()
+    rows = measured(Study, chosen, chosen.out / "latency_target.json")
+    off = [abs(row["nets"][row["taken"]]["time"] / chosen.share - 1) for row in rows]
     raise SystemExit(max(off) > TOLERANCE)
 
 
