@@ -49,7 +49,9 @@ def test_the_table_compares_seed_by_seed_and_keeps_earlier_cells(tmp_path):
 
 def test_the_ladder_is_against_the_whole_schedule():
     rows = [row("ours", 0, 0.6), row("ours", 0, 0.4, taken_back="warm-up"), row("ours", 1, 0.4, taken_back="warm-up")]
-    assert ladder(rows).splitlines()[2:] == ["| cells (205/87) | 320 | 16 | 6 | 1 | 0.600 | 0.400 | -0.200 | warm-up |"]
+    (line,) = [line for line in ladder(rows).splitlines() if line.startswith("| cells")]
+    assert line == "| cells (205/87) | 320 | 16 | 6 | 1 | 0.600 | 0.400 | -0.200 | warm-up |"
+    assert ladder(rows[:1]) == ""
     alone = [set(overrides) for part, overrides in PARTS.items() if part != "all of them"]
     assert set(PARTS["all of them"]) == set().union(*alone)
 

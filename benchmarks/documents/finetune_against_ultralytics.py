@@ -33,15 +33,7 @@ def document(measured: dict[str, Any]) -> str:
 - data (training/validation images). Same weights, images, boxes, epochs, image size, batch and threads.
 - images/s of the updates alone, without validation; median epoch, mean over seeds. By the wall this depends on what
   else ran on the machine; by the CPU time of all threads it hardly does.
-
-## What each part brings
-
-{ladder(rows)}
-
-- `schedule=finetune` with one part at a time taken back to the paper's settings.
-{told(PARTS)}
-- class branch: as wide as the stock net's for so many classes, and initialised anew.
-"""
+{ladder(rows)}"""
 
 
 def key_of(row: Row, keys: tuple[str, ...] = (*CELL, "seed", "trainer", "taken_back")) -> tuple:
@@ -97,10 +89,21 @@ def table(rows: list[Row]) -> str:
 
 
 def ladder(rows: list[Row]) -> str:
-    """What each part brings: ours whole, and with the part taken back to the paper's."""
+    """What each part brings: ours whole, and with the part taken back to the paper's; empty where nothing was."""
     heads = ["data", "px", "batch", "epochs", "seeds", "whole: mAP50-95", "without", "difference", "taken back"]
     found = [(part, paired(cell, ("ours", ""), ("ours", part))) for cell in by_cell(rows) for part in PARTS]
-    return markdown(heads, [[*described(pairs), *compared(pairs), part] for part, pairs in found if pairs])
+    lines = [[*described(pairs), *compared(pairs), part] for part, pairs in found if pairs]
+    if not lines:
+        return ""
+    return f"""
+## What each part brings
+
+{markdown(heads, lines)}
+
+- `schedule=finetune` with one part at a time taken back to the paper's settings.
+{told(PARTS)}
+- class branch: as wide as the stock net's for so many classes, and initialised anew.
+"""
 
 
 def markdown(heads: list[str], lines: list[list[str]]) -> str:
