@@ -1,7 +1,6 @@
 """What README.md and docs/ show is what the records and benchmarks under results/ say."""
 
 import json
-import re
 import runpy
 from pathlib import Path
 from statistics import fmean
