@@ -199,7 +199,8 @@ class Config:
     steps: int = within(1, 1, 100)  # prune, repair and fine-tune so many times, to the same final ratio or target
     ratio: float = within(0.5, 0.0, 1.0, below=True)  # share of the channels removed from every coupling group
     target: str | None = None  # "flops:0.5", "parameters:0.5" or "latency:0.5" kept, in place of `ratio`
-    round_to: int = within(1, 1, 1024)  # kept channels are a multiple of this; 1 and a latency: whatever of 16, 8, 1
+    # kept channels are a multiple of this; null: of 8 where `target` is met so; 1 or null, and a latency: of 16, 8 or 1
+    round_to: int | None = within(1, 1, 1024)
     interlayer: bool = True  # False: coupled layers are left alone, as the classical methods do
     image_size: int = within(640, 32, 4096)
     seed: int = within(0, 0, 2**32 - 1)
@@ -225,8 +226,10 @@ def validate(config: Config) -> None:
         allowed = declared.metadata.get("choices")
         if allowed and value not in allowed:
             raise InputError(f"{key}={value} is not known; use one of {', '.join(allowed)}")
-        low, high, below = declared.metadata.get("range", (value, value, False))
-        if "range" in declared.metadata and not (low <= value < high if below else low <= value <= high):
+        if value is None or "range" not in declared.metadata:
+            continue
+        low, high, below = declared.metadata["range"]
+        if not (low <= value < high if below else low <= value <= high):
             raise InputError(f"{key}={value} is out of range; use {low} ≤ {key} {'<' if below else '≤'} {high}")
     if config.image_size % 32:
         raise InputError(f"image_size={config.image_size} does not fit the detectors' strides; use a multiple of 32")

@@ -98,7 +98,7 @@ def _fill_in(config: Config, job: Job, data: Path) -> None:
     """What was asked for goes over what the files of conf/ say."""
     config.model.weights, config.paths.results = str(job.source), str(job.out / WORK)
     config.dataset.file, config.dataset.val = str(data), job.split
-    config.round_to, config.device = job.round_to or 1, job.device
+    config.round_to, config.device = job.round_to, job.device
     config.latency.runtime, config.latency.threads = job.runtime, job.threads
     config.latency.table = None if job.table is None else str(job.table)
     config.ratio = job.ratio if job.target is None else config.ratio

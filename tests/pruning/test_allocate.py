@@ -37,6 +37,32 @@ def test_targets_are_met_within_one_percent(traced, allocation, round_to, kind, 
     assert all(len(k) % round_to == 0 for k in plan.groups.values())
 
 
+@pytest.mark.parametrize("allocation", ["uniform", "global", "cost"])
+def test_channels_stay_in_blocks_where_the_target_is_met_so(traced, allocation):
+    _, graph, scores = traced
+    how = {"target": "flops:0.5", "allocation": allocation, "comparable": True}
+    plan = dcodp.select(graph, scores, round_to=None, **how)
+    assert plan.settings["round_to"] == 8
+    assert plan.groups == dcodp.select(graph, scores, round_to=8, **how).groups
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "cost"])
+def test_narrow_nets_meet_their_target_in_any_counts(allocation):
+    """Blocks of eight would leave each of these groups whole or not at all."""
+    model = nn.Sequential(nn.Conv2d(3, 10, 3), nn.Conv2d(10, 12, 3), nn.Conv2d(12, 2, 1)).eval()
+    graph = dcodp.trace(model, X)
+    scores = {g.name: torch.rand(g.channels) for g in graph.groups}
+    plan = dcodp.select(graph, scores, round_to=None, target="flops:0.7", allocation=allocation, comparable=True)
+    assert plan.settings["round_to"] == 1
+    with pytest.raises(dcodp.InputError, match="target=flops:0.001 cannot be met"):
+        dcodp.select(graph, scores, round_to=None, target="flops:0.001", allocation=allocation, comparable=True)
+
+
+def test_without_a_target_no_blocks_are_needed(traced):
+    _, graph, scores = traced
+    assert dcodp.select(graph, scores, 0.3, round_to=None).groups == dcodp.select(graph, scores, 0.3).groups
+
+
 def test_a_local_target_takes_the_same_share_of_every_group(traced):
     _, graph, scores = traced
     kept = dcodp.select(graph, scores, target="flops:0.5").groups

@@ -31,7 +31,10 @@ def prune(
     split: Annotated[str, typer.Option(help="Split that is measured on: val or test.")] = "val",
     export: Annotated[str, typer.Option(help="Formats to write, with commas: onnx, openvino, … (dcodp export).")] = "",
     round_to: Annotated[
-        int | None, typer.Option(help="Kept channels are a multiple of this (latency: tries 16, 8 and 1, else 1).")
+        int | None,
+        typer.Option(
+            help="Kept channels are a multiple of this (default: of 8 where the target is met; latency: of 16, 8 or 1)."
+        ),
     ] = None,
     runtime: Annotated[str, typer.Option(help="What latency is measured in: onnxruntime or openvino.")] = "onnxruntime",
     threads: Annotated[

@@ -15,7 +15,7 @@ from torch import Tensor
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph, Group
 from dcodp.graph.cost import stays
-from dcodp.pruning.allocation import Counts, Ranking, check_reached, counts_for, local_counts, share_left
+from dcodp.pruning.allocation import CLOSE, Counts, Ranking, check_reached, counts_for, local_counts, share_left
 from dcodp.pruning.allocation import kept_count as kept_count
 from dcodp.pruning.cost_aware import CostAware, cost_aware_counts
 from dcodp.pruning.costs import Cost
@@ -26,6 +26,8 @@ from dcodp.targets import parse_target
 Allocation = Literal["uniform", "global", "cost"]
 log = logging.getLogger(__name__)
 SHOWN = 8  # names in one line of the log
+# Channels that most runtimes compute at a time: such nets are faster and keep as much (results/channel_blocks.md).
+BLOCK = 8
 
 
 def select(
@@ -33,7 +35,7 @@ def select(
     scores: Mapping[str, Tensor],
     ratio: float | Mapping[str, float] = 0.5,
     *,
-    round_to: int = 1,
+    round_to: int | None = 1,
     min_channels: int = 1,
     ignore: Sequence[str] = (),
     interlayer: bool = True,
@@ -54,12 +56,17 @@ def select(
     net is found by counting. "latency:0.5" goes by the cost that `costs["latency"]` measured (`dcodp.export`).
 
     At least `min_channels` channels stay, and kept channels are a multiple of `round_to`, both where the group is large
-    enough. `ignore` are patterns (as in the shell) of layer or group names to leave alone; one that matches nothing is
-    an error. `interlayer=False` leaves coupled groups (`Group.coupled`) alone.
+    enough; `round_to=None` is blocks of eight where a target is met with them, else any counts. `ignore` are patterns
+    (as in the shell) of layer or group names to leave alone; one that matches nothing is an error. `interlayer=False`
+    leaves coupled groups (`Group.coupled`) alone.
 
     Raises InputError for scores of the wrong shape or with NaN, numbers out of range, unmatched patterns, an unknown
     allocation and a target that cannot be met.
     """
+    if round_to is None:
+        among: dict[str, Any] = {"min_channels": min_channels, "ignore": ignore, "interlayer": interlayer}
+        among |= {"allocation": allocation, "target": target, "comparable": comparable, "costs": costs}
+        return _in_blocks(graph, scores, ratio, **among)
     _check(graph, scores)
     for name, value in {"round_to": round_to, "min_channels": min_channels}.items():
         if value < 1:
@@ -104,6 +111,28 @@ def select(
             settings["ratio"] = None
     keep = {g.name: lowest_removed(scores[g.name], g.channels, counts[g.name]) for g in free}
     return make_plan(graph, keep, settings)
+
+
+def _in_blocks(
+    graph: CouplingGraph,
+    scores: Mapping[str, Tensor],
+    ratio: float | Mapping[str, float],
+    target: str | None,
+    costs: Mapping[str, Cost] | None,
+    **how: Any,
+) -> PrunePlan:
+    """In blocks where the target is met so; narrow nets and small shares need other counts."""
+    if target is not None:
+        kind, wanted = parse_target(target)
+        try:
+            plan = select(graph, scores, ratio, round_to=BLOCK, target=target, costs=costs, **how)
+        except InputError:
+            pass  # the other counts say why, if it is not the blocks
+        else:
+            reached = share_left(graph, kind, scores, costs)({name: len(kept) for name, kept in plan.groups.items()})
+            if abs(reached - wanted) <= CLOSE:
+                return plan
+    return select(graph, scores, ratio, round_to=1, target=target, costs=costs, **how)
 
 
 def _few(names: Sequence[str]) -> str:

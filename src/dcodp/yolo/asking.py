@@ -24,7 +24,7 @@ class Job:
     """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share that stays); None: `ratio`
     of the channels goes. "latency:0.5" is the share of the time that one image takes in `runtime` on `threads` CPU
     threads; what layers cost there is read from `table`, else measured once and kept. `round_to`: kept channels are a
-    multiple of it; None: what keeps most of 16, 8 and 1 for a latency, else 1.
+    multiple of it; None: what keeps most of 16, 8 and 1 for a latency, else as in `dcodp.select`.
 
     `data`: a data.yaml (to classify: a folder of class folders) with labels; `images`: a folder without, for repair
     alone (`epochs=0`). None: `epochs` and `lr` by the number of images, `image_size` as the checkpoint was trained.

@@ -89,13 +89,13 @@ class Making:
     def _shrunk(self, detector: UltralyticsNet, batches: Sequence[Tensor], step: int) -> Shrunk:
         job, shrinking = self.job, Shrinking(detector, batches, self.method)
         if job.target is None:
-            return shrinking.to(ratio_of(job.ratio, self.steps), None, job.round_to or 1)
+            return shrinking.to(ratio_of(job.ratio, self.steps), None, job.round_to)
         if is_timed(job.target):
             chosen, (_, share) = exporting.machine(job.runtime, job.threads), parse_target(job.target)
             return shrinking.to_latency(share, chosen, job.table, job.round_to)
         dense = shrinking.graph if step == 1 else self.dense.coupling_graph(self.size)
         target = target_of(job.target, step, self.steps, dense, shrinking.graph)
-        return shrinking.to(job.ratio, target, job.round_to or 1)
+        return shrinking.to(job.ratio, target, job.round_to)
 
     def _trained(self, small: nn.Module, plan: PrunePlan, graph: CouplingGraph, epochs: int, folder: Path) -> nn.Module:
         """The net that was opened teaches in every step."""

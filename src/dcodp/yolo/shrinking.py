@@ -63,8 +63,11 @@ class Shrinking:
             gather(evidence, counted, self._forward(self.detector.network))
         return evidence, group_scores(chosen.name, evidence, chosen.aggregate)
 
-    def to(self, ratio: float, target: str | None, round_to: int = 1) -> Shrunk:
-        """The net without `ratio` of its channels, or with the share of cost that `target` names; repaired."""
+    def to(self, ratio: float, target: str | None, round_to: int | None = 1) -> Shrunk:
+        """The net without `ratio` of its channels, or with the share of cost that `target` names; repaired.
+
+        `round_to` as in `dcodp.select`.
+        """
         plan = select(self.graph, self.scores, ratio, round_to=round_to, target=target, **self.selecting())
         return self.repaired(plan)
 
