@@ -2,9 +2,10 @@
 
     python benchmarks/channel_blocks.py --net COCO=yolov8n.pt=coco.yaml [--net …] [--size 640] [--share 0.5]
         [--runtime onnxruntime --runtime openvino] [--threads 2] [--epochs 0] [--lr 1e-3] [--work FOLDER]
+        [--blocks 1 4 8 16]
 
 Each net is pruned and repaired by `method=strong` to the share of the FLOPs, its kept channels in any counts (1), and
-in multiples of 4, 8 and 16 (`round_to`). Timings and accuracy as in latency_target.py. Writes channel_blocks.json.
+in multiples of each of `--blocks` (`round_to`). Timings and accuracy as in latency_target.py. Writes channel_blocks.json.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from latency_target import Study, measured, parser
 from dcodp.export import Machine
 from dcodp.yolo.shrinking import Shrunk
 
-BLOCKS = (1, 4, 8, 16)
-
 
 class Blocks(Study):
-    """The same share of the FLOPs, in each of `BLOCKS`."""
+    """The same share of the FLOPs, in each of `--blocks`."""
 
     def nets(self, machine: Machine) -> tuple[dict[str, Shrunk], None]:
-        return {str(n): self.shrinking.to(0.5, f"flops:{self.chosen.share:g}", n) for n in BLOCKS}, None
+        return {str(n): self.shrinking.to(0.5, f"flops:{self.chosen.share:g}", n) for n in self.chosen.blocks}, None
 
 
 if __name__ == "__main__":
-    chosen = parser(__doc__).parse_args()
+    asked = parser(__doc__)
+    asked.add_argument("--blocks", type=int, nargs="+", default=[1, 4, 8, 16])
+    chosen = asked.parse_args()
     measured(Blocks, chosen, chosen.out / "channel_blocks.json")
