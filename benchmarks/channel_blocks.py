@@ -5,7 +5,8 @@
         [--blocks 1 4 8 16]
 
 Each net is pruned and repaired by `method=strong` to the share of the FLOPs, its kept channels in any counts (1), and
-in multiples of each of `--blocks` (`round_to`). Timings and accuracy as in latency_target.py. Writes channel_blocks.json.
+in multiples of each of `--blocks` (`round_to`). Timings and accuracy as in latency_target.py. Writes
+channel_blocks.json.
 """
 
 from __future__ import annotations
