@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from dcodp.graph import CouplingGraph
 from dcodp.pruning import PrunePlan, prune, select
 from dcodp.pruning.costs import Cost, flops_of
 
+log = logging.getLogger(__name__)
 TOLERANCE = 0.05  # of the share asked for
 AIM = 0.5  # of the tolerance: whatever is timed again comes out otherwise
 AGAIN = 2  # times that what came out near is timed again, each time opened anew
@@ -144,9 +146,10 @@ def met_in_ways(
     for cost, blocks in ways:
         try:
             found.append(met_latency(graph, scores, wanted, cost, measure, round_to=blocks, **further))
-        except InputError:
+        except InputError as refusal:
             if not found:
                 raise
+            log.info("one of %d ways to the time is not possible: %s", len(ways), refusal)
     return least_lost(found, lost)
 
 
