@@ -54,7 +54,8 @@ def test_the_demonstration_is_that_of_the_records():
         dense, ratio = figures(record, "dense"), f"{100 * record.config['ratio']:.0f} %"
         assert rows["dense", "", ""][3:5] == [f"{100 * dense[k]:.1f}" for k in ("map50", "map50_95")]
         for stage, name in (("pruned", "pruned"), ("finetuned", "fine-tuned")):
-            row, block = rows[record.config["importance"]["name"], ratio, name], figures(record, stage)
+            method = {"paper": "dcodp"}.get(record.config["method"], record.config["method"])
+            row, block = rows[method, ratio, name], figures(record, stage)
             assert row[3:5] == [f"{100 * block[k]:.1f}" for k in ("map50", "map50_95")]
             assert row[7] == f"{block['parameters'] / 1e6:.3f}"
             assert row[8] == f"{100 * (1 - block['parameters'] / dense['parameters']):.1f}"

@@ -185,6 +185,10 @@ def test_a_method_is_read_in_one_place_and_needs_no_entry_anywhere(cell):
     assert tuple(method) == tuple(METHOD) and method["importance"] == "spread" and method["allocation"] == "by_flops"
     assert method_name(method) == "spread, uncoupled, allocation=by_flops"
     assert method_of({}) == {**DEFAULTS}
+    strong = {"importance": "second_order", "allocation": "cost", "repair": "least_squares_batchnorm"}
+    strong |= {"recovery": "labels + distillation"}
+    assert method_name(DEFAULTS | strong | {"steps": 2}) == "strong, steps=2"
+    assert method_name(DEFAULTS | strong | {"interlayer": False}).startswith("second_order, uncoupled, cost-aware")
     assert math.isnan(method_of({"target": "flops:0.5", "ratio": 0.5})["ratio"])
 
 

@@ -26,7 +26,7 @@ from dcodp.targets import parse_target
 Allocation = Literal["uniform", "global", "cost"]
 log = logging.getLogger(__name__)
 SHOWN = 8  # names in one line of the log
-# Channels that most runtimes compute at a time: such nets are faster and keep as much (results/channel_blocks.md).
+# Channels that most runtimes compute at a time: such nets are faster, and lose little by it (results/channel_blocks.md).
 BLOCK = 8
 
 

@@ -29,7 +29,8 @@ def read_yaml(path: Path | Traversable) -> Any:
 
 @cache
 def declared() -> Mapping[str, Mapping[str, Any]]:
-    """{"headers": {field: heading}, "values": {field: {value: label}}, "marks": {field: {value: mark}}}."""
+    """{"headers": {field: heading}, "values": {field: {value: label}}, "marks": {field: {value: mark}},
+    "methods": {name: {field: value}}}."""
     return read_yaml(BESIDE / "labels.yaml")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dcodp.method import OF_THE_CRITERION, Method
 from dcodp.records import Record
-from dcodp.report.labels import mark
+from dcodp.report.labels import declared, mark
 
 # a method's fields and its budget, as a configuration without them means it
 DEFAULTS: dict[str, Any] = {**Method.of({}).to_dict(), "target": "", "ratio": 0.0}
@@ -23,6 +23,7 @@ PLACES = (
 )
 NO_METHOD = {field: type(value)() for field, value in DEFAULTS.items()}  # a dense net's
 BUDGET = ("target", "ratio")  # how much is removed; the rest says how
+UNNAMED = (*BUDGET, "steps")  # what a method's name does not say
 # What a criterion may ask of the dense net's training (Network Slimming's penalty). Part of the method: its nets stand
 # in one table with those of other criteria, beside a dense net of their own.
 OF_THE_METHOD = ("train.sparsity",)
@@ -64,7 +65,11 @@ def trained_with(config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def method_name(method: Mapping[str, Any]) -> str:
-    """{"importance": "l1", "aggregate": "max", "interlayer": False, …} → "l1, max over layers, uncoupled"."""
+    """{"importance": "l1", "aggregate": "max", "interlayer": False, …} → "l1, max over layers, uncoupled"; parts that
+    labels.yaml has a name for go by it."""
+    for name, parts in declared()["methods"].items():
+        if all(method[field] == parts.get(field, DEFAULTS[field]) for field in METHOD if field not in UNNAMED):
+            return ", ".join(filter(None, (name, mark("steps", method["steps"]))))
     marks = (mark(field, method[field]) for field in METHOD if field not in ("importance", *BUDGET))
     return ", ".join(filter(None, (method["importance"], *marks)))
 
