@@ -199,8 +199,8 @@ class Config:
     steps: int = within(1, 1, 100)  # prune, repair and fine-tune so many times, to the same final ratio or target
     ratio: float = within(0.5, 0.0, 1.0, below=True)  # share of the channels removed from every coupling group
     target: str | None = None  # "flops:0.5", "parameters:0.5" or "latency:0.5" kept, in place of `ratio`
-    # kept channels are a multiple of this; null: of 8 where that meets a target in FLOPs or parameters, else any number;
-    # with a latency 1 and null are the same: of 16 or 8, or any number
+    # kept channels are a multiple of this; null: of 8 where that meets a target in FLOPs or parameters, else any
+    # number; with a latency 1 and null are the same: of 16 or 8, or any number
     round_to: int | None = within(1, 1, 1024)
     interlayer: bool = True  # False: coupled layers are left alone, as the classical methods do
     image_size: int = within(640, 32, 4096)

@@ -26,7 +26,7 @@ from dcodp.targets import parse_target
 Allocation = Literal["uniform", "global", "cost"]
 log = logging.getLogger(__name__)
 SHOWN = 8  # names in one line of the log
-# Channels that most runtimes compute at a time: such nets are faster, and lose little by it (results/channel_blocks.md).
+# Channels that most runtimes compute at a time: such nets are faster and lose little by it (results/channel_blocks.md)
 BLOCK = 8
 
 
@@ -129,7 +129,8 @@ def _in_blocks(
         except InputError:
             pass  # the other counts say why, if it is not the blocks
         else:
-            reached = share_left(graph, kind, scores, costs)({name: len(kept) for name, kept in plan.groups.items()})
+            counts = {name: len(plan.groups[name]) for name in scores}
+            reached = share_left(graph, kind, scores, costs)(counts)
             if abs(reached - wanted) <= CLOSE:
                 return plan
     return select(graph, scores, ratio, round_to=1, target=target, costs=costs, **how)
