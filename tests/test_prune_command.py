@@ -207,13 +207,16 @@ def test_epochs_by_the_number_of_images_and_the_size_of_the_model(data, tmp_path
         and config.train.epochs == 0
     )
     assert named.composed("retinanet", job, "paper").image_size == 640
+    assert (config.dataset.val, config.dataset.test) == ("val", None)
+    tested = named.composed("retinanet", replace(job, split="test"), "paper").dataset
+    assert (tested.val, tested.test) == ("val", "test")  # what is reported chooses no epoch
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         (("--model", "nose"), "--model nose is not known; use one of faster_rcnn, "),
-        ((), "holds weights alone; give the .pt file that ultralytics wrote, or --model NAME"),
+        ((), "holds weights alone; give the .pt file that ultralytics wrote, or prune it by "),
         (("--model", "ssd_tiny_test"), "give weights of ssd tiny_test"),
         (("--model", "retinanet_tiny_test", "--method", "nose"), "method=nose is not known; use one of "),
         (("--model", "retinanet_tiny_test", "--imgsz", "65"), "use a multiple of 32"),

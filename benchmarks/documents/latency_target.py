@@ -47,7 +47,7 @@ def document(measured: dict[str, Any]) -> str:
 - no training: pruned and repaired from 128 images without labels.{tuned}
 - {"; ".join(images)}.
 - BCCD: the checkpoints of [whole_way](whole_way.md), trained at 320 px: at 640 px their times count, not their
-  accuracy. BCCD-640: checkpoints that were trained on at 640 px for three epochs; YOLO11n's started from random weights.
+  accuracy. BCCD-640: checkpoints trained on at 640 px for three epochs; YOLO11n's started from random weights.
 """
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from dcodp.errors import InputError
 from dcodp.files import file_digest
+from dcodp.processor import is_of_another
 from dcodp.targets import is_timed
 
 
@@ -300,7 +301,9 @@ def _identify_time(tree: dict[str, Any], config: Config) -> None:
     if not is_timed(config.target):
         tree.pop("latency")
     elif config.latency.table is not None:
-        tree["latency"]["table"] = file_digest(Path(config.latency.table))
+        # Of this machine: its layers are timed here anyway, and added to the file.
+        table = Path(config.latency.table)
+        tree["latency"]["table"] = file_digest(table) if is_of_another(table) else None
 
 
 def _identify_files(tree: dict[str, Any], dataset: DatasetConfig) -> None:

@@ -40,6 +40,15 @@ def devices_for(wanted: str, count: int = 1) -> Iterator[list[torch.device]]:
         yield [torch.device("cuda", index) for index in leased]
 
 
+def device_named(wanted: str) -> torch.device:
+    """The device, which is not leased: "auto" is the first GPU, else the CPU. Raises InputError for one that is not
+    here."""
+    gpus = torch.cuda.device_count()
+    if wanted == "cpu" or (wanted == "auto" and not gpus):
+        return torch.device("cpu")
+    return torch.device("cuda", 0 if gpus and wanted in ("auto", "cuda") else _index(wanted, gpus))
+
+
 def _index(wanted: str, gpus: int) -> int:
     kind, _, number = wanted.partition(":")
     if kind != "cuda" or not number.isdigit() or int(number) >= gpus:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dcodp.config import Config, ModelConfig, validate
 from dcodp.data import data_yaml
 from dcodp.detectors import Detector, build
 from dcodp.errors import InputError
+from dcodp.export.runtimes import default_threads
 from dcodp.files import read_json, write_atomically
 from dcodp.files.tensors import load_tensors
 from dcodp.identity import run_id
@@ -97,7 +98,8 @@ def composed(model: str, job: Job, method: str, overrides: Sequence[str] = ()) -
 def _fill_in(config: Config, job: Job, data: Path) -> None:
     """What was asked for goes over what the files of conf/ say."""
     config.model.weights, config.paths.results = str(job.source), str(job.out / WORK)
-    config.dataset.file, config.dataset.val = str(data), job.split
+    config.dataset.file, config.dataset.val = str(data), "val"  # chooses the epoch, whatever is reported
+    config.dataset.test = None if job.split == "val" else job.split
     config.round_to, config.device = job.round_to, job.device
     config.latency.runtime, config.latency.threads = job.runtime, job.threads
     config.latency.table = None if job.table is None else str(job.table)
@@ -117,7 +119,8 @@ def _images(data: Path) -> int:
 def _is_there(job: Job, config: Config) -> bool:
     if not is_done(run_folder(Path(config.paths.results), run_id(config))) or not (job.out / "card.json").exists():
         return False
-    return set(job.export) <= read_json(job.out / "card.json").get("exports", {}).keys()
+    card = read_json(job.out / "card.json")
+    return set(job.export) <= card.get("exports", {}).keys() and _timed_on(card["latency"], job.threads)
 
 
 def _refuse_a_folder_of_others(out: Path, config: Config) -> None:
@@ -182,13 +185,17 @@ def _in_other_programs(
     both = Pair(dense.network.eval(), small.network, classes, dense.outputs, listed=listed)
     paths = data_yaml.images(Path(str(job.data)), data_yaml.read(Path(str(job.data))), "train")
     shown = [b.float() / 255 for b in calibration(paths, LOOKED_AT, config.image_size, 1, job.seed)]
-    files, failed = exported(both, job.export, shown, job.out, work) if job.export else ({}, [])
+    files, failed = exported(both, job.export, shown, job.out, work, job.threads) if job.export else ({}, [])
     kept = work / "latency.json"
     times = read_json(kept) if kept.exists() else {}
-    if not {"torch", *files} <= times.keys():
+    if not {"torch", *files} <= times.keys() or not _timed_on(times, job.threads):
         times = latencies(both, list(files), shown[0], job.out, work, job.threads)
         write_atomically(kept, json.dumps(times))
     return files, failed, times
+
+
+def _timed_on(times: Mapping[str, Any], threads: int | None) -> bool:
+    return all(found["dense"]["threads"] == (threads or default_threads()) for found in times.values())
 
 
 def _card(job: Job, config: Config, record: Record) -> dict[str, Any]:

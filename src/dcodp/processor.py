@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from pathlib import Path
 
@@ -16,3 +17,12 @@ def cpu_name(about: Path = Path("/proc/cpuinfo")) -> str:
     name = said.get("model name") or platform.processor() or platform.machine()
     vectors = next((vectors for flag, vectors in VECTORS.items() if flag in flags), None)
     return f"{name} ({vectors})" if vectors else name
+
+
+def is_of_another(table: Path) -> bool:
+    """Whether a file of layer times was measured on another processor than this one; what names none was not."""
+    try:
+        named = json.loads(table.read_text(encoding="utf-8"))["machine"]["processor"]
+    except (OSError, ValueError, KeyError, TypeError):  # whoever needs the times says what is wrong with them
+        return False
+    return named not in ("", cpu_name())

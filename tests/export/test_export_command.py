@@ -22,7 +22,7 @@ def opened():
 @pytest.fixture
 def arguments(opened, monkeypatch, tmp_path):
     """Of a command that finds a net, and a folder of images."""
-    monkeypatch.setattr(command, "open_net", lambda path: opened)
+    monkeypatch.setattr(command, "open_net", lambda path, imports=(): opened)
     (tmp_path / "images").mkdir()
     for number in range(3):
         pixels = np.random.default_rng(number).integers(0, 256, (40, 60, 3), np.uint8)
@@ -63,7 +63,9 @@ def test_one_that_fails_is_told_and_the_others_are_there(arguments, tmp_path, mo
     [
         (["coreml"], "the format 'coreml' is not known; use one or more of onnx"),
         (["onnx", "--imgsz", "100"], "imgsz=100 does not fit the net's strides; use a multiple of 8"),
-        (["onnx", "--images", "0"], "no images in"),
+        (["onnx", "--images", "0"], "--images 0 is out of range"),
+        (["onnx", "--runs", "0"], "--runs 0 is out of range"),
+        (["onnx", "--threads", "-1"], "--threads -1 is out of range"),
     ],
 )
 def test_bad_input_is_one_line(arguments, more, line, capsys, tmp_path):

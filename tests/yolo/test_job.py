@@ -2,19 +2,23 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import made
 import pytest
 import torch
 
 from dcodp import _ultralytics
+from dcodp.data.yolo import label_file
 from dcodp.detectors.ultralytics.opening import open_checkpoint
 from dcodp.errors import InputError
 from dcodp.pruning import PrunePlan
 from dcodp.yolo import job as jobs
 from dcodp.yolo import making
 from dcodp.yolo.asking import Job, composed
+from dcodp.yolo.images import calibration, from_yaml
 from dcodp.yolo.job import run
 from dcodp.yolo.tuning import usual_epochs, usual_lr
 
@@ -194,6 +198,13 @@ def test_a_method_of_two_steps_ends_at_the_same_target(best, data, tmp_path, mon
         ({"images": "x", "epochs": 3}, "--epochs 3 needs labels"),
         ({"data": "x", "target": "flop:0.5"}, "flop"),
         ({"data": "x", "batch": 0}, "--batch 0 is out of range"),
+        ({"data": "x", "threads": -1}, "--threads -1 is out of range"),
+        ({"data": "x", "round_to": 0}, "--round-to 0 is out of range"),
+        ({"data": "x", "seed": -1}, "--seed -1 is out of range"),
+        ({"data": "x", "lr": -1.0}, "--lr -1 is out of range"),
+        ({"data": "x", "target": None, "ratio": 1.5}, "--ratio 1.5 is out of range"),
+        ({"data": "x", "table": "t.json"}, "--table is for --target latency:0.5"),
+        ({"data": "x", "device": "gpu"}, "device=gpu is not here"),
     ],
 )
 def test_bad_wishes_are_one_line(asked, line, tmp_path):
@@ -206,6 +217,74 @@ def test_data_of_other_classes_are_refused(best, data, method, tmp_path):
     other.write_text(data.read_text().replace("1: blue", "1: blue, 2: green"))
     with pytest.raises(InputError, match=r"has 3 classes, .* finds 2"):
         run(Job(best, tmp_path / "small", other, epochs=1), method)
+    other.write_text(data.read_text().replace("0: red, 1: blue", "0: blue, 1: red"))
+    with pytest.raises(InputError, match=r"numbers the classes blue, red, .* red, blue"):
+        run(Job(best, tmp_path / "small", other, epochs=1), method)
+
+
+def test_a_folder_of_another_run_is_left_alone(whole, data, method, tmp_path):
+    """What lies there without the wishes that it was made of is somebody else's."""
+    job, _ = whole
+    shutil.copytree(job.out, tmp_path / "ship", ignore=lambda *_: ["work"])
+    before = (tmp_path / "ship" / "small.pt").read_bytes()
+    with pytest.raises(InputError, match="holds a net of another run"):
+        run(replace(job, out=tmp_path / "ship"), method)
+    with pytest.raises(InputError, match=r"small\.pt would be overwritten"):
+        run(Job(tmp_path / "ship" / "small.pt", tmp_path / "ship", data, epochs=0), method)
+    assert (tmp_path / "ship" / "small.pt").read_bytes() == before
+
+
+def test_wishes_that_came_to_nothing_can_be_changed(best, data, method, tmp_path):
+    job = Job(best, tmp_path / "small", data, epochs=0, target="flops:0.0001", threads=1)
+    with pytest.raises(InputError, match="cannot be met"):
+        run(job, method)
+    assert run(replace(job, target="flops:0.8"), method)["pruned"]["flops"]
+
+
+def test_labels_are_looked_for_beside_links_to_images(data, tmp_path):
+    shutil.copytree(data.parent / "labels", tmp_path / "labels")
+    shutil.copytree(data.parent / "images", tmp_path / "pool")
+    for image in (tmp_path / "pool").rglob("*.png"):
+        link = tmp_path / "images" / image.relative_to(tmp_path / "pool")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(image)
+    shutil.copy(data, tmp_path)
+    from_yaml(tmp_path / "data.yaml", tmp_path / "work")
+    listed = (tmp_path / "work" / "train.txt").read_text().split()
+    assert listed and all(label_file(Path(line)).is_file() for line in listed)
+    shutil.rmtree(tmp_path / "labels" / "val")
+    with pytest.raises(InputError, match="all labels of the val images"):
+        from_yaml(tmp_path / "data.yaml", tmp_path / "work")
+
+
+def test_images_that_cannot_be_read_are_passed_over(data, tmp_path):
+    paths = sorted((data.parent / "images" / "train").iterdir())
+    (tmp_path / "cut.png").write_bytes(paths[0].read_bytes()[:40])
+    found = calibration([*paths, tmp_path / "cut.png"], 9, 64, 4, seed=0)
+    assert sum(len(batch) for batch in found) == len(paths)
+    with pytest.raises(InputError, match="none of 1 images can be read"):
+        calibration([tmp_path / "cut.png"], 1, 64, 1, seed=0)
+
+
+def test_a_control_is_for_runs():
+    with pytest.raises(InputError, match="--method scratch is a control"):
+        composed("scratch")
+
+
+def test_chance_follows_the_seed(best, data, tmp_path):
+    kept = [
+        run(Job(best, tmp_path / f"{seed}", data, epochs=0, seed=seed, threads=1), composed("random", overrides=QUICK))
+        and PrunePlan.from_json(tmp_path / f"{seed}" / "plan.json").groups
+        for seed in (0, 1)
+    ]
+    assert kept[0] != kept[1]
+
+
+def test_a_ratio_takes_the_place_of_the_target(best, data, tmp_path):
+    card = jobs.prune_checkpoint(best, data, tmp_path / "small", method="random", ratio=0.25, epochs=0, threads=1)
+    assert card["asked"]["target"] is None and card["pruned"]["flops"] > 0.5 * card["dense"]["flops"]
+    with pytest.raises(InputError, match="target and ratio were both given"):
+        jobs.prune_checkpoint(best, data, tmp_path / "other", ratio=0.25, target="flops:0.5")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A pruned net in ultralytics' own hands: it predicts, is refused by the stock trainer, and stays pruned in ours."""
 
+import copy
+
 import made
 import pytest
 import torch
@@ -109,3 +111,21 @@ def test_a_training_that_the_disk_ends_says_so_in_one_line(small, data, tmp_path
     monkeypatch.setattr(refused.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(InputError, match=r"^the disk is full: .*last\.pt"):
         trained()
+
+
+def test_a_teacher_leaves_what_is_copied_alone(small):
+    """After a loss that is no number ultralytics copies the net anew for its average."""
+    from dcodp.training.distillation import Distillation
+    from dcodp.yolo.teaching import Teaching
+
+    network = open_checkpoint(small).network
+    network.args = yolo(small).model.args
+    teaching = Teaching(Distillation(None, {"model.1.conv": None}, 1.0))
+    teaching.attach(network)
+    assert network.criterion.teaching is teaching and len(network.model[0]._forward_pre_hooks) == 1
+    teaching.detach()
+    copied = copy.deepcopy(network)
+    assert not hasattr(copied.criterion, "teaching")
+    assert not any(module._forward_pre_hooks for module in copied.modules())
+    teaching.attach(network)
+    assert network.criterion.teaching is teaching

@@ -34,14 +34,18 @@ def export(
     threads: Annotated[int | None, typer.Option(help="CPU threads that are timed (default: all).")] = None,
     spin: Annotated[bool, typer.Option(help="--no-spin: threads wait asleep, steadier beside other work.")] = True,
     runs: Annotated[int, typer.Option(help="Timed rounds.")] = 20,
+    import_: Annotated[list[str] | None, typer.Option("--import", help="Module with layers of your own.")] = None,
 ) -> None:
     """Write a net as ONNX, OpenVINO, …; show for each file that it computes the same, and how fast."""
     from dcodp.export.checking import export_checked, head_of, predictions
     from dcodp.export.formats import require_known
 
+    for name, value in (("--runs", runs), ("--threads", threads), ("--images", images)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} {value} is out of range; use 1 or more")
     formats = [word.strip() for word in to.split(",") if word.strip()]
     require_known(formats)
-    opened = open_net(weights)
+    opened = open_net(weights, tuple(import_ or ()))
     names = [opened.names[number] for number in sorted(opened.names)]
     size = image_size(opened, imgsz)
     batches = pictures(data, images, size)
@@ -56,9 +60,9 @@ def export(
         raise InputError("not exported: " + "; ".join(f"{name} ({why})" for name, why in result.failed.items()))
 
 
-def open_net(path: Path) -> Any:
+def open_net(path: Path, imports: Sequence[str] = ()) -> Any:
     """The net with its `task`, `names` (number → name) and the image size that it was trained at."""
-    return importlib.import_module("dcodp.detectors.ultralytics.opening").open_checkpoint(path)
+    return importlib.import_module("dcodp.detectors.ultralytics.opening").open_checkpoint(path, imports)
 
 
 def image_size(opened: Any, asked: int | None) -> int:

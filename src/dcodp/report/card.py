@@ -71,7 +71,7 @@ def _latency_note(card: dict[str, Any]) -> list[str]:
     first = next(iter(card["latency"].values()))
     threads, runs = first["dense"].get("threads"), first["dense"].get("n")
     return ["", f"Latency of one image: medians of {runs} runs, dense and small in turns, {threads} CPU threads, "
-            f"{card['versions']['machine']}."]  # fmt: skip
+            f"{card['versions'].get('processor') or card['versions']['machine']}."]  # fmt: skip
 
 
 def _per_class(card: dict[str, Any]) -> list[str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dcodp.config import Config
+from dcodp.devices import device_named
 from dcodp.errors import InputError
 from dcodp.export.formats import require_known
 from dcodp.files import file_digest, read_json, write_atomically
+from dcodp.processor import is_of_another
 from dcodp.targets import is_timed, parse_target
 from dcodp.yolo.exporting import machine
 
@@ -64,9 +66,19 @@ class Job:
             ("--epochs", self.epochs, 0),
             ("--batch", self.batch, 1),
             ("--imgsz", self.image_size, 32),
+            ("--threads", self.threads, 1),
+            ("--round-to", self.round_to, 1),
+            ("--seed", self.seed, 0),
         ):
             if value is not None and value < least:
                 raise InputError(f"{name} {value} is out of range; use {least} or more")
+        if self.lr is not None and not 0 < self.lr <= 1:
+            raise InputError(f"--lr {self.lr:g} is out of range; use 0 < lr ≤ 1")
+        if self.target is None and not 0 <= self.ratio < 1:
+            raise InputError(f"--ratio {self.ratio:g} is out of range; use 0 ≤ ratio < 1 (the share that goes)")
+        if self.table is not None and not is_timed(self.target):
+            raise InputError("--table is for --target latency:0.5; leave it out")
+        device_named(self.device)  # for its refusal
 
 
 def composed(method: str, target: str | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -77,6 +89,8 @@ def composed(method: str, target: str | None = None, overrides: Sequence[str] = 
     register()
     counted = None if is_timed(target) else target  # what is measured follows from no configuration
     ((_, config),) = cells(folder("conf"), [f"method={method}", f"target={counted or 'null'}", *overrides])
+    if config.control != "none" or not config.finetune.labels:
+        raise InputError(f"--method {method} is a control for `dcodp run`, of nets that nobody uses; choose another")
     return config
 
 
@@ -89,6 +103,8 @@ def wishes(job: Job, method: Config) -> dict[str, Any]:
     asked |= {"source": file_digest(job.source), "method": method.method, "parts": parts}
     asked |= {"distill": method.finetune.distill, "labels": method.finetune.labels}
     asked |= {"steps": method.steps} if method.steps > 1 else {}
+    if job.table is not None:  # what was measured elsewhere decides alone; the times of this machine are taken here
+        asked["table"] = file_digest(job.table) if is_of_another(job.table) else None
     return json.loads(json.dumps(asked, default=str))
 
 
@@ -100,7 +116,10 @@ def is_same(out: Path, asked: dict[str, Any]) -> bool:
 def refuse_others(job: Job, asked: dict[str, Any]) -> None:
     """What an earlier run with other wishes has left is refused, not mixed in."""
     work = job.out / WORK
-    if (work / "asked.json").exists() and not is_same(job.out, asked):
+    made = (job.out / "card.json").exists() or any(work.rglob("pruned.safetensors"))
+    if made and not (work / "asked.json").exists():
+        raise InputError(f"{job.out} holds a net of another run; choose another --out, or delete the folder")
+    if made and not is_same(job.out, asked):
         before = read_json(work / "asked.json")
         other = ", ".join(f"{k}={before.get(k)}" for k in before | asked if before.get(k) != asked.get(k))
         raise InputError(f"{job.out} holds a run with {other}; choose another --out, or delete the folder")

@@ -44,7 +44,7 @@ def pair(dense: nn.Module, small: Opened, size: int) -> Pair:
 
 
 def exported(
-    nets: Pair, to: Sequence[str], images: Sequence[Tensor], out: Path, work: Path
+    nets: Pair, to: Sequence[str], images: Sequence[Tensor], out: Path, work: Path, threads: int | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """Writes OUT/small.FORMAT, holds each against the net on `images` (batches of one, 0 … 1), and times both nets.
 
@@ -52,7 +52,8 @@ def exported(
     for the comparison alone, are in `work`.
     """
     result = export_checked(
-        nets.small, images, nets.outputs, to, out, "small", head=nets.head, names=nets.names, runs=3
+        nets.small, images, nets.outputs, to, out, "small", head=nets.head, names=nets.names, runs=3,
+        threads=threads,
     )  # fmt: skip
     files = {checked.file.format: checked.facts(out) for checked in result.files}
     for key in files:

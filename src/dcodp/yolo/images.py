@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from dcodp.data import data_yaml
 from dcodp.data.images import letterbox, map_ahead, read_image
+from dcodp.data.yolo import label_file
 from dcodp.errors import InputError
 from dcodp.files import write_atomically
 from dcodp.progress import track
@@ -45,11 +48,22 @@ def from_yaml(file: Path, folder: Path) -> Images:
     names, _ = data_yaml.classes(file, tree)
     splits = {split: data_yaml.images(file, tree, split) for split in SPLITS if tree.get(split) or split != "test"}
     for split, paths in splits.items():
-        write_atomically(folder / f"{split}.txt", "\n".join(str(path.resolve()) for path in paths) + "\n")
+        _require_labels(split, paths)
+        # Not resolved: labels lie beside a link to an image, not beside the image.
+        write_atomically(folder / f"{split}.txt", "\n".join(os.path.abspath(path) for path in paths) + "\n")
     told = {split: str((folder / f"{split}.txt").resolve()) for split in splits}
     told |= {"names": dict(enumerate(names))} | {key: tree[key] for key in PASSED_ON if key in tree}
     write_atomically(folder / "data.yaml", yaml.safe_dump(told, sort_keys=False))
     return Images(folder / "data.yaml", splits, names)
+
+
+def _require_labels(split: str, paths: Sequence[Path]) -> None:
+    """Without any, a net would be trained, and measured, on empty images. A test split may have none."""
+    if split != "test" and not any(label_file(path).is_file() for path in paths):
+        raise InputError(
+            f"{label_file(paths[0])} is missing, and so are all labels of the {split} images; put them there, or give "
+            "--images FOLDER with --epochs 0"
+        )
 
 
 def from_folder(folder: Path) -> Images:
@@ -76,13 +90,31 @@ def _in(folder: Path) -> list[Path]:
 def calibration(paths: Sequence[Path], count: int, size: int, batch: int, seed: int) -> list[Tensor]:
     """`count` images drawn without replacement (all where there are fewer), as batches [B, 3, size, size] uint8 RGB.
 
-    Raises InputError for a file that cannot be read.
+    A file that cannot be read is passed over, as by ultralytics. Raises InputError where none can be.
     """
     if len(paths) < count:
         log.warning("%d images are all there are, so calibration uses these instead of %d", len(paths), count)
-    drawn = [paths[k] for k in np.random.default_rng(seed).permutation(len(paths))[:count]]
-    squares = list(track(map_ahead(lambda p: letterbox(read_image(p), size)[0], drawn, batch), "reading", len(drawn)))
+    drawn = (paths[k] for k in np.random.default_rng(seed).permutation(len(paths)))
+    read = (letterbox(image, size)[0] for _, image in readable(drawn, batch))
+    squares = list(track(itertools.islice(read, count), "reading", min(count, len(paths))))
+    if not squares:
+        raise InputError(f"none of {len(paths)} images can be read, such as {paths[0]}; give others")
     return [torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).contiguous() for part in _parts(squares, batch)]
+
+
+def readable(paths: Iterable[Path], ahead: int = 1) -> Iterator[tuple[Path, np.ndarray]]:
+    """Path and RGB [H, W, 3] of the images that can be read; the others are named in the log."""
+
+    def tried(path: Path) -> tuple[Path, np.ndarray | None]:
+        try:
+            return path, read_image(path)
+        except InputError:
+            log.warning("%s cannot be read and is passed over", path)
+            return path, None
+
+    for path, image in map_ahead(tried, paths, ahead):
+        if image is not None:
+            yield path, image
 
 
 def _parts(items: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -14,6 +15,7 @@ from dcodp.config import Config
 from dcodp.detectors.ultralytics.adapter import UltralyticsNet
 from dcodp.detectors.ultralytics.opening import Opened, open_checkpoint
 from dcodp.detectors.ultralytics.writing import mark, write_pt, write_safetensors
+from dcodp.devices import device_named
 from dcodp.errors import InputError
 from dcodp.files import read_json, write_atomically
 from dcodp.processor import cpu_name
@@ -22,7 +24,7 @@ from dcodp.records.provenance import code_version, library_versions
 from dcodp.report import card
 from dcodp.yolo import exporting, measuring, pictures
 from dcodp.yolo.asking import LOOKED_AT, WORK, Job, claim, composed, is_same, refuse_others, wishes
-from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml
+from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml, readable
 from dcodp.yolo.making import Making, whole_plan
 from dcodp.yolo.tuning import usual_epochs
 
@@ -38,7 +40,9 @@ def prune_checkpoint(
     Raises InputError for whatever cannot be used.
     """
     method = asked.pop("method", "strong")
-    paths = {key: Path(asked.pop(key)) for key in ("images",) if asked.get(key) is not None}
+    if "ratio" in asked and asked.setdefault("target", None) is not None:
+        raise InputError("target and ratio were both given; choose one")
+    paths = {key: Path(asked.pop(key)) for key in ("images", "table") if asked.get(key) is not None}
     job = Job(Path(source), Path(out), None if data is None else Path(data), **paths, **asked)
     return run(job, composed(method, job.target))
 
@@ -46,6 +50,9 @@ def prune_checkpoint(
 def run(job: Job, method: Config) -> dict[str, Any]:
     """All parts in order; returns the card."""
     work = job.out / WORK
+    if job.source.resolve() in {(job.out / name).resolve() for name in ("small.pt", "small.safetensors")}:
+        raise InputError(f"{job.source} would be overwritten by the smaller net; choose another --out")
+    method.importance.seed = job.seed
     opened = open_checkpoint(job.source, job.imports)
     asked = wishes(job, method)
     if (job.out / "card.json").exists() and is_same(job.out, asked):
@@ -73,7 +80,8 @@ def run(job: Job, method: Config) -> dict[str, Any]:
 
 def _draw(job: Job, images: Images, size: int, trained: bool) -> None:
     """The first images that are measured on, under the dense and the small net."""
-    shown = images.of(job.split if images.data is not None else "train")[:PICTURES]
+    paths = images.of(job.split if images.data is not None else "train")
+    shown = [path for path, _ in itertools.islice(readable(paths), PICTURES)]
     small = {"finetuned" if trained else "repaired": job.out / "small.pt"}
     nets = {
         stage: _detector(job, open_checkpoint(path, job.imports))
@@ -113,14 +121,19 @@ def _images(job: Job, opened: Opened, work: Path) -> Images:
             f"{job.data} has {len(images.names)} classes, {job.source} finds {len(opened.names)}; train it on these "
             "data first, or give the data.yaml that it was trained on"
         )
+    known = tuple(opened.names[k] for k in sorted(opened.names))
+    if images.names is not None and images.names != known and sorted(images.names) == sorted(known):
+        raise InputError(
+            f"{job.data} numbers the classes {', '.join(images.names)}, {job.source} {', '.join(known)}; give them in "
+            "the net's order"
+        )
     images.of(job.split)
     return images
 
 
 def _detector(job: Job, opened: Opened) -> UltralyticsNet:
     names = tuple(opened.names[k] for k in sorted(opened.names))
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if job.device == "auto" else job.device
-    return UltralyticsNet(job.source.stem, opened.network.to(device), names)
+    return UltralyticsNet(job.source.stem, opened.network.to(device_named(job.device)), names)
 
 
 def _write(job: Job, small: nn.Module, opened: Opened, plan: PrunePlan, size: int) -> None:
@@ -141,8 +154,8 @@ def _card(
     inputs = (torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)),)
     shown = [b.float() / 255 for b in calibration(images.of("train"), LOOKED_AT, size, 1, job.seed)]
     both, files = exporting.pair(nets["dense"], small, size), {}
-    if job.export:
-        files, failed = exporting.exported(both, job.export, shown, job.out, work)
+    if wanted := _formats(job):
+        files, failed = exporting.exported(both, wanted, shown, job.out, work, job.threads)
         notes = [*notes, *failed]
         if images.data is not None and "onnx" in files:
             found = measuring.accuracy(
@@ -182,7 +195,14 @@ def _card(
     }
 
 
+def _formats(job: Job) -> list[str]:
+    """Those that are asked for, and those that an earlier call with the same wishes has written."""
+    before = read_json(job.out / "card.json")["exports"] if (job.out / "card.json").exists() else ()
+    return list(dict.fromkeys([*before, *job.export]))
+
+
 def _versions() -> dict[str, Any]:
     code = code_version()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
-    return {"code": code["git"] or code["version"], "machine": device, "libraries": library_versions()}
+    named = {"code": code["git"] or code["version"], "machine": device, "processor": cpu_name()}
+    return {**named, "libraries": library_versions()}

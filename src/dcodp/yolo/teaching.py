@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -26,10 +27,16 @@ class Teaching:
     def attach(self, network: Any) -> None:
         """From now on `network` computes its loss with the teacher's part. Its first layer sees the images."""
         criterion = network.criterion if getattr(network, "criterion", None) is not None else network.init_criterion()
-        self._listening = reading(network, self.term.kept)  # kept, for what is listened with lives as long as it does
-        self._heard = self._listening.__enter__()
-        network.model[0].register_forward_pre_hook(self._see)
+        self._open = ExitStack()
+        self._heard = self._open.enter_context(reading(network, self.term.kept))
+        self._open.callback(network.model[0].register_forward_pre_hook(self._see).remove)
+        self._open.callback(setattr, network, "criterion", criterion)
         network.criterion = _Taught(criterion, self, network)
+
+    def detach(self) -> None:
+        """Leaves the net as it was: what is copied from it now has no teacher."""
+        self._open.close()
+        self.images = None
 
     def _see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self.images = args[0] if module.training else None
@@ -66,4 +73,6 @@ class _Taught:
         return loss.sum() + taught * images, {**shown, PART: taught.detach()}
 
     def __getattr__(self, name: str) -> Any:
+        if name == "criterion":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self.criterion, name)

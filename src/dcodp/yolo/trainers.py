@@ -38,6 +38,7 @@ class _Pruned:
     """What differs from the stock trainer: its net is the one that is given, and a dense net may teach it."""
 
     teaching: Teaching | None = None
+    _is_taught = False  # from the moment at which the net is set up
     data: Any
     model: Any
     last: Path
@@ -67,6 +68,16 @@ class _Pruned:
         super()._setup_train()  # type: ignore[misc]
         if self.teaching is not None:
             self.teaching.attach(unwrap_model(self.model))
+            self._is_taught = True
+
+    def _load_checkpoint_state(self, ckpt: Any) -> None:
+        """The averaged net is made anew here: a copy that is to have no teacher."""
+        teaching = self.teaching if self._is_taught else None
+        if teaching is not None:
+            teaching.detach()
+        super()._load_checkpoint_state(ckpt)  # type: ignore[misc]
+        if teaching is not None:
+            teaching.attach(unwrap_model(self.model))
 
 
 class PrunedDetectionTrainer(_Pruned, DetectionTrainer):

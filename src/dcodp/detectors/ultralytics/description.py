@@ -7,7 +7,9 @@ calls whatever function of its module bears a layer's name. So both are checked 
 from __future__ import annotations
 
 import copy
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -68,7 +70,10 @@ def described(checkpoint: Checkpoint, path: str, imports: Sequence[str] = ()) ->
     module, _, name = checkpoint.kind.rpartition(".")
     name = SAME.get(name, name)
     if not module:
-        raise InputError(f"{path} holds weights alone; give the .pt file that ultralytics wrote, or --model NAME")
+        raise InputError(
+            f"{path} holds weights alone; give the .pt file that ultralytics wrote, or prune it by "
+            "`dcodp prune --model NAME`"
+        )
     if module.partition(".")[0] in ("models", "yolov5"):
         raise InputError(
             f"{path} is of YOLOv5's own repository, whose nets ultralytics does not load; train yolov5nu.pt (or "
@@ -151,10 +156,14 @@ def _known(imports: Sequence[str]) -> Iterator[None]:
     from ultralytics.nn import tasks
 
     for name in imports:
+        here = os.getcwd()
+        sys.path.append(here)  # as for a script: modules that lie where the command is typed
         try:
             module = importlib.import_module(name)
         except ImportError as error:
             raise InputError(f"--import {name}: {error}; give a module that Python finds from here") from error
+        finally:
+            sys.path.remove(here)
         layers = {k: v for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, nn.Module)}
         for key, layer in layers.items():
             if not hasattr(tasks, key):

@@ -98,7 +98,8 @@ def _open_safetensors(path: Path, imports: Sequence[str]) -> Opened:
     tensors, header = load_tensors(path)
     if HEADER not in header:
         raise InputError(
-            f"{path} does not say which net it is of; give the small.safetensors of `dcodp prune`, or a .pt"
+            f"{path} does not say which net it is of; give the small.safetensors of `dcodp prune` without --model, or "
+            "a .pt (nets of --model: `dcodp prune --model … --export onnx`)"
         )
     try:
         known = json.loads(header[HEADER])
