@@ -264,6 +264,11 @@ def _late_defaults(config: Any) -> list[str]:
     return [key for key, value, declared in keys(config) if "late" in declared.metadata and value == declared.default]
 
 
+def late_defaults() -> dict[str, Any]:
+    """What configurations that were made before a key was there mean by its absence."""
+    return {key: declared.default for key, _, declared in keys(Config()) if "late" in declared.metadata}
+
+
 def without_late_defaults(config: Any) -> dict[str, Any]:
     """A section as a dictionary, without the keys that came later where they are at their defaults."""
     left_out = _late_defaults(config)

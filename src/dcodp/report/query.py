@@ -17,15 +17,16 @@ from typing import Any
 
 import pandas as pd
 
-from dcodp.config import not_semantic
+from dcodp.config import late_defaults, not_semantic
 from dcodp.errors import InputError
 from dcodp.files import digest
 from dcodp.records import Record
 from dcodp.report.methods import METHOD, OF_THE_METHOD, PLACES, identity, part, stages_asked, stages_of, trained_with
+from dcodp.targets import is_timed
 
 AVERAGE_PRECISION = ("map50", "map50_95", "ap75", "ap_small", "ap_medium", "ap_large")
 COUNTS = ("parameters", "flops")
-AFTER_TRAINING = ("finetune.", "importance.", "round_to")  # settings that no dense net depends on
+AFTER_TRAINING = ("finetune.", "importance.", "latency.", "round_to")  # settings that no dense net depends on
 FIELDS = (
     *("model", "family", "dataset", "stage", *METHOD, "method", "budget"),
     *("seed", "experiment", "subset", "status"),
@@ -96,7 +97,7 @@ def _settings(record: Record, dense: bool) -> dict[str, Any]:
 
     What a criterion may ask of the dense net's training counts for the base alone: its nets share others' setting.
     """
-    tree = _flat(_semantic(record)) | dict.fromkeys(OF_THE_METHOD, 0.0)
+    tree = late_defaults() | _flat(_semantic(record)) | dict.fromkeys(OF_THE_METHOD, 0.0)
     base = {key: value for key, value in tree.items() if not key.startswith(AFTER_TRAINING)}
     base |= trained_with(record.config)
     return {
@@ -120,6 +121,10 @@ def _semantic(record: Record) -> dict[str, Any]:
     for key in ("weights", "backbone_weights"):
         if path := part(tree, "model").get(key):
             tree["model"][key] = " ".join(filter(None, (PurePath(path).name, fingerprints.get(key))))
+    if not is_timed(record.config.get("target")):
+        tree.pop("latency", None)
+    if path := part(tree, "dataset").get("file"):
+        tree["dataset"]["file"] = PurePath(path).name  # wherever it lay
     return tree
 
 
