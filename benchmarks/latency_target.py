@@ -152,7 +152,8 @@ def measured(study: type[Study], chosen: argparse.Namespace, path: Path) -> list
     made = {"hardware": cpu_name(), **settings, "code": code_version(), "libraries": library_versions()}
     found = []
     for net in chosen.net:
-        for key, row in study(*net.split("="), chosen).rows():
+        label, checkpoint, data = net.split("=")
+        for key, row in study(label, checkpoint, data, chosen).rows():
             before = read_json(path)["rows"] if path.exists() else {}
             write_atomically(path, json.dumps({"rows": before | {key: {**row, "made": made}}}, indent=1) + "\n")
             found.append(row)
