@@ -46,8 +46,8 @@ def document(measured: dict[str, Any]) -> str:
 - speed-up per FLOPs saved: how many times as fast, divided by how many times fewer FLOPs; 1 would be ideal.
 - no training: pruned and repaired from 128 images without labels.{tuned}
 - {"; ".join(images)}.
-- BCCD: the checkpoints of [whole_way](whole_way.md), trained at 320 px: at 640 px their times count, not their
-  accuracy. BCCD-640: checkpoints trained on at 640 px for three epochs; YOLO11n's started from random weights.
+- BCCD: checkpoints that ultralytics trained at 320 px: at 640 px their times count, not their accuracy.
+  BCCD-640: checkpoints trained on at 640 px for three epochs; YOLO11n's started from random weights.
 """
 
 
