@@ -69,7 +69,7 @@ def test_a_page_of_cards_alone_and_beside_records(folder, cell, monkeypatch):
     text = build.render_report(folder, folder / "out").page.read_text(encoding="utf-8")
     assert "Rendered from 3 cards of dcodp prune." in text
     (alt,) = re.findall(r'<img alt="(.*?)"', text)
-    dense, small = (f"{TREE['latency']['onnx'][net]['median_ms']:.1f}" for net in ("dense", "pruned"))
+    dense, small = (f"{TREE['latency']['onnx'][net]['median_ms']:.3g}" for net in ("dense", "pruned"))
     told = f"strong: dense {DENSE} at {dense}, FLOPs to 50 % {SMALL} at {small}"
     assert f"onnxruntime 1.32.0, {MACHINE}: {told}" in alt
     monkeypatch.setattr(build, "_draw_all", lambda folder, layouts, frame: ([], []))
