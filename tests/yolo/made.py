@@ -30,7 +30,8 @@ def checkpoint(path: Path, name: str, kind: str = "DetectionModel", seed: int = 
     torch.manual_seed(seed)
     network: Any = getattr(tasks, kind)(f"{name}.yaml", nc=2, verbose=False)
     settle(network)
-    network.names = dict(NAMES)
+    classes = sorted(NAMES.values()) if kind == "ClassificationModel" else NAMES.values()  # of folders: by name
+    network.names = dict(enumerate(classes))
     arguments = {"imgsz": 64, "data": "somewhere.yaml", "task": getattr(network, "task", "detect")}
     content = {"epoch": -1, "model": None, "ema": copy.deepcopy(network).half(), "train_args": arguments, **further}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -327,9 +327,11 @@ SAID = {"segment": "metrics/mAP50-95(M)", "pose": "metrics/mAP50-95(P)"}
 def test_every_family(kind, name, method, tmp_path):
     task = TASK.get(kind, "detect")
     best = made.checkpoint(tmp_path / "best.pt", name, kind)
+    # In blocks of eight one of these untrained nets has scores so alike that rounding decides what is suppressed.
     job = Job(
-        best, tmp_path / "small", made.data(tmp_path / "data", task), epochs=1, batch=8, export=("onnx",), threads=1
-    )
+        best, tmp_path / "small", made.data(tmp_path / "data", task), epochs=1, batch=8, export=("onnx",), threads=1,
+        round_to=1,
+    )  # fmt: skip
     card = run(job, method)
     told = card["exports"]["onnx"]
     assert max(told["relative_error"]) <= 1e-4 and not told["unmatched"]
