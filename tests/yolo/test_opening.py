@@ -112,6 +112,15 @@ def test_nets_of_yolov5s_repository_are_refused(tmp_path, monkeypatch):
         open_checkpoint(path)
 
 
+def test_nets_of_other_images_are_refused(tmp_path):
+    _ultralytics.prepare()
+    from ultralytics.nn.tasks import DetectionModel
+
+    grey = saved(tmp_path / "grey.pt", DetectionModel("yolov8n.yaml", ch=1, nc=2, verbose=False))
+    with pytest.raises(InputError, match="takes images of 1 channels"):
+        open_checkpoint(grey)
+
+
 def test_weights_alone_are_refused(tmp_path):
     torch.save({"conv.weight": torch.ones(2)}, tmp_path / "a.pt")
     with pytest.raises(InputError, match="holds weights alone"):

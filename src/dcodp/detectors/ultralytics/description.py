@@ -176,12 +176,14 @@ def _known(imports: Sequence[str]) -> Iterator[None]:
 
 
 def _check(tree: dict[str, Any]) -> None:
-    """Raises InputError unless every row names a layer and the activation is a plain one."""
+    """Raises InputError unless images are RGB, every row names a layer and the activation is a plain one."""
     from ultralytics.nn import tasks
 
     activation = tree.get("activation")
     if activation is not None and not (isinstance(activation, str) and ACTIVATION.fullmatch(activation)):
         raise InputError(f"the net's description asks for the activation {activation!r}, which is no layer of torch.nn")
+    if (channels := tree.get("channels", tree.get("ch", 3))) != 3:
+        raise InputError(f"the net takes images of {channels} channels; nets of RGB images can be pruned and exported")
     rows = [*_rows(tree, "backbone"), *_rows(tree, "head")]
     for row in rows:
         if not (isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) and isinstance(row[3], list)):
