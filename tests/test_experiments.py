@@ -16,6 +16,8 @@ from dcodp.compose import cells, register
 from dcodp.config import Config, to_dict
 from dcodp.errors import InputError
 from dcodp.identity import dense_key, run_id
+from dcodp.method import Method
+from dcodp.report.labels import declared
 from dcodp.report.layouts import FOUND, TableLayout, load_layouts
 from dcodp.report.methods import budget_name, method_of
 
@@ -154,3 +156,9 @@ def test_a_sweep_needs_the_flag(tmp_path):
     command = [sys.executable, "run.py", "experiment=table1_voc2007", f"paths.results={tmp_path}"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 2 and told.stderr == "error: 9 cells were asked for; add -m to run a sweep\n"
+
+
+def test_methods_that_the_report_names_are_those_of_conf():
+    for name, parts in declared()["methods"].items():
+        ((_, config),) = asked(f"method={name}", "target=flops:0.5")
+        assert Method.of(config) == Method(**parts), name

@@ -7,6 +7,7 @@ plain values travel. `validate` turns every out-of-range value into one clear li
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -264,6 +265,7 @@ def _late_defaults(config: Any) -> list[str]:
     return [key for key, value, declared in keys(config) if "late" in declared.metadata and value == declared.default]
 
 
+@functools.cache
 def late_defaults() -> dict[str, Any]:
     """What configurations that were made before a key was there mean by its absence."""
     return {key: declared.default for key, _, declared in keys(Config()) if "late" in declared.metadata}

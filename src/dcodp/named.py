@@ -30,7 +30,7 @@ from dcodp.records import Record, is_done, run_folder
 from dcodp.report import card
 from dcodp.resources import folder
 from dcodp.yolo.asking import LOOKED_AT, WORK, Job
-from dcodp.yolo.exporting import Pair, exported, latencies
+from dcodp.yolo.exporting import Pair, exported, latencies, wanted
 from dcodp.yolo.images import calibration
 from dcodp.yolo.tuning import usual_epochs, usual_lr
 
@@ -185,7 +185,8 @@ def _in_other_programs(
     both = Pair(dense.network.eval(), small.network, classes, dense.outputs, listed=listed)
     paths = data_yaml.images(Path(str(job.data)), data_yaml.read(Path(str(job.data))), "train")
     shown = [b.float() / 255 for b in calibration(paths, LOOKED_AT, config.image_size, 1, job.seed)]
-    files, failed = exported(both, job.export, shown, job.out, work, job.threads) if job.export else ({}, [])
+    formats = wanted(job.export, job.out)
+    files, failed = exported(both, formats, shown, job.out, work, job.threads) if formats else ({}, [])
     kept = work / "latency.json"
     times = read_json(kept) if kept.exists() else {}
     if not {"torch", *files} <= times.keys() or not _timed_on(times, job.threads):

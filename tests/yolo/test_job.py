@@ -253,7 +253,7 @@ def test_labels_are_looked_for_beside_links_to_images(data, tmp_path):
     listed = (tmp_path / "work" / "train.txt").read_text().split()
     assert listed and all(label_file(Path(line)).is_file() for line in listed)
     shutil.rmtree(tmp_path / "labels" / "val")
-    with pytest.raises(InputError, match="all labels of the val images"):
+    with pytest.raises(InputError, match="all other labels of 'val'"):
         from_yaml(tmp_path / "data.yaml", tmp_path / "work")
 
 

@@ -7,7 +7,7 @@ The format is that of docs.ultralytics.com/datasets: images/a.jpg has its object
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,16 @@ def open_split(file: Path, key: str) -> Listing:
     classes, known = data_yaml.classes(file, tree)
     keypoints, root = data_yaml.keypoints(file, tree), data_yaml.root(file, tree)
     images = data_yaml.images(file, tree, key)
-    if not any(label_file(image).is_file() for image in images):
-        raise InputError(f"{label_file(images[0])} is missing, and so are all other labels of {key!r}; put them there")
+    require_labels(images, key)
     if keypoints is None:
         _refuse_poses(file, images)
     return Listing(classes, len(images), _items(file, root, images, RowFormat(known, keypoints or (0, 0))))
+
+
+def require_labels(images: Sequence[Path], key: str) -> None:
+    """Raises InputError where not one image has its label file: the folder is not where it should be."""
+    if not any(label_file(image).is_file() for image in images):
+        raise InputError(f"{label_file(images[0])} is missing, and so are all other labels of {key!r}; put them there")
 
 
 def _refuse_poses(file: Path, images: list[Path]) -> None:

@@ -17,6 +17,7 @@ from dcodp.export.equality import Head
 from dcodp.export.formats import FORMATS, SomeFailed, export
 from dcodp.export.formats.exportable import Outputs
 from dcodp.export.runtimes import Machine, Runner, default_threads
+from dcodp.files import read_json
 
 RUNS = 30
 MOST_SECONDS = 20.0  # of timing one runtime
@@ -41,6 +42,12 @@ def pair(dense: nn.Module, small: Opened, size: int) -> Pair:
     """Of nets of ultralytics."""
     names = [small.names[k] for k in sorted(small.names)]
     return Pair(dense, small.network, names, head=head_of(small.network, small.task, len(names), size))
+
+
+def wanted(asked: Sequence[str], out: Path) -> list[str]:
+    """The formats that are asked for, behind those that an earlier call with the same wishes has written to OUT."""
+    before = read_json(out / "card.json").get("exports", {}) if (out / "card.json").exists() else {}
+    return list(dict.fromkeys([*before, *asked]))
 
 
 def exported(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dcodp.data import data_yaml
 from dcodp.data.images import letterbox, map_ahead, read_image
-from dcodp.data.yolo import label_file
+from dcodp.data.yolo import require_labels
 from dcodp.errors import InputError
 from dcodp.files import write_atomically
 from dcodp.progress import track
@@ -48,22 +48,14 @@ def from_yaml(file: Path, folder: Path) -> Images:
     names, _ = data_yaml.classes(file, tree)
     splits = {split: data_yaml.images(file, tree, split) for split in SPLITS if tree.get(split) or split != "test"}
     for split, paths in splits.items():
-        _require_labels(split, paths)
+        if split != "test":  # which may be unlabelled
+            require_labels(paths, split)
         # Not resolved: labels lie beside a link to an image, not beside the image.
         write_atomically(folder / f"{split}.txt", "\n".join(os.path.abspath(path) for path in paths) + "\n")
     told = {split: str((folder / f"{split}.txt").resolve()) for split in splits}
     told |= {"names": dict(enumerate(names))} | {key: tree[key] for key in PASSED_ON if key in tree}
     write_atomically(folder / "data.yaml", yaml.safe_dump(told, sort_keys=False))
     return Images(folder / "data.yaml", splits, names)
-
-
-def _require_labels(split: str, paths: Sequence[Path]) -> None:
-    """Without any, a net would be trained, and measured, on empty images. A test split may have none."""
-    if split != "test" and not any(label_file(path).is_file() for path in paths):
-        raise InputError(
-            f"{label_file(paths[0])} is missing, and so are all labels of the {split} images; put them there, or give "
-            "--images FOLDER with --epochs 0"
-        )
 
 
 def from_folder(folder: Path) -> Images:

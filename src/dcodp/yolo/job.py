@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def run(job: Job, method: Config) -> dict[str, Any]:
     work = job.out / WORK
     if job.source.resolve() in {(job.out / name).resolve() for name in ("small.pt", "small.safetensors")}:
         raise InputError(f"{job.source} would be overwritten by the smaller net; choose another --out")
-    method.importance.seed = job.seed
+    method = replace(method, importance=replace(method.importance, seed=job.seed))
     opened = open_checkpoint(job.source, job.imports)
     asked = wishes(job, method)
     if (job.out / "card.json").exists() and is_same(job.out, asked):
@@ -154,7 +155,7 @@ def _card(
     inputs = (torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)),)
     shown = [b.float() / 255 for b in calibration(images.of("train"), LOOKED_AT, size, 1, job.seed)]
     both, files = exporting.pair(nets["dense"], small, size), {}
-    if wanted := _formats(job):
+    if wanted := exporting.wanted(job.export, job.out):
         files, failed = exporting.exported(both, wanted, shown, job.out, work, job.threads)
         notes = [*notes, *failed]
         if images.data is not None and "onnx" in files:
@@ -193,12 +194,6 @@ def _card(
         "notes": notes,
         "versions": _versions(),
     }
-
-
-def _formats(job: Job) -> list[str]:
-    """Those that are asked for, and those that an earlier call with the same wishes has written."""
-    before = read_json(job.out / "card.json")["exports"] if (job.out / "card.json").exists() else ()
-    return list(dict.fromkeys([*before, *job.export]))
 
 
 def _versions() -> dict[str, Any]:
