@@ -29,6 +29,7 @@ from dcodp.report.tables import Table, build_table, default_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
+sys.path.append(str(ROOT / "benchmarks"))  # documents share parts
 MEASURED = "results"  # the tables of everything that a study measured; other names are those of experiments/
 STUDIES = {
     "demo": (MEASURED,),

@@ -11,24 +11,16 @@ import pytest
 import torch
 import torchvision
 import typer.main
+from documented import DOCS, FENCE, IDS, PAGES, ROOT, blocks, lines
 
 from dcodp import compose
 from dcodp.cli import build_app
 from dcodp.commands.run import _parsed
 from dcodp.compose import cells, expanded, register
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/README.md", *sorted(DOCS.rglob("*.md"))]
-IDS = [str(path.relative_to(ROOT)) for path in PAGES]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]*)\)")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 RENDERED = re.compile(r"<!-- (?!end)(.*?) -->\n(.*?)<!-- end -->", re.S)
 NOT_MEASURED = {"2.15.0", "1.6.1", "0.5"}  # versions, and a ratio
-
-
-def blocks(text: str, *languages: str) -> list[str]:
-    return [body for language, body in FENCE.findall(text) if language in languages]
 
 
 def prose(text: str) -> str:
@@ -95,14 +87,8 @@ def test_every_page_is_reached_from_readme():
 # --- commands ---
 
 
-def commands() -> dict[str, str]:
-    """Every command line in a block without a language → the page that shows it first; `\\` goes on, `#` explains."""
-    found: dict[str, str] = {}
-    for page, name in zip(PAGES, IDS, strict=True):
-        for block in blocks(page.read_text(), "", "sh", "bash"):
-            for line in block.replace("\\\n", " ").splitlines():
-                found.setdefault(" ".join(line.partition(" #")[0].split()), name)
-    return {line: page for line, page in found.items() if re.match(r"dcodp |python run\.py |make ", line)}
+def commands() -> list[str]:
+    return [line for line in lines() if re.match(r"dcodp |python run\.py |make ", line)]
 
 
 def taken(line: str) -> None:
@@ -148,9 +134,9 @@ def test_every_command_is_taken(line, few_cells):
 
 
 def test_commands_of_every_kind_are_shown():
-    lines = "\n".join(commands())
+    shown = "\n".join(commands())
     for word in ("dcodp prune", "dcodp export", "dcodp graph", "dcodp data fetch", "python run.py -m", "make docs"):
-        assert word in lines
+        assert word in shown
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import statistics
 from typing import Any
 
+from documents.latency_target import COLUMNS, gained, timed_on
+
 from dcodp.report.formats import markdown_rows
 
 HEAD = ["net", "px", "runtime", "FLOPs wanted", "multiples of", "ms", "of the time", "of the FLOPs",
@@ -14,8 +16,6 @@ def document(measured: dict[str, Any]) -> str:
     for key, row in measured["rows"].items():
         rows += _rows(key, row)
     made = [row["made"] for row in measured["rows"].values()]
-    machines = " and ".join(dict.fromkeys(m["hardware"] for m in made))
-    threads = " or ".join(dict.fromkeys(str(m["threads"]) for m in made))
     (epochs, lr) = max((m["epochs"], m["lr"]) for m in made)
     tuned = (
         f"\n- fine-tuned: {epochs} epochs by `dcodp prune`'s trainer at a learning rate of {lr:g}." if epochs else ""
@@ -23,15 +23,14 @@ def document(measured: dict[str, Any]) -> str:
     images = dict.fromkeys(f"{key.split()[0]}: {row['dense']['images']}" for key, row in measured["rows"].items())
     return f"""# Channels in blocks
 
-`python benchmarks/channel_blocks.py --net LABEL=CHECKPOINT.pt=DATA.yaml … --size … --share …`, {threads} threads of
-{machines}. `method=strong` to the same share of the FLOPs, the kept channels of every group a multiple of 1, 4, 8 or 16
+`python benchmarks/channel_blocks.py --net LABEL=CHECKPOINT.pt=DATA.yaml … --size … --share …`, {timed_on(made)}.
+`method=strong` to the same share of the FLOPs, the kept channels of every group a multiple of 1, 4, 8 or 16
 (`round_to`); one seed.
 
 {markdown_rows(rows, right=range(4, 11))}
 
 - ms: median of one image, the net as ONNX, in turns with the dense net; the median of three timings, each opened anew.
-- speed-up per FLOPs saved: how many times as fast, divided by how many times fewer FLOPs; 1 would be ideal.
-- no training: pruned and repaired from 128 images without labels.{tuned}
+{COLUMNS}{tuned}
 - validation images: {", ".join(images)}.
 """
 
@@ -44,9 +43,5 @@ def _rows(key: str, row: dict[str, Any]) -> list[list[str]]:
     rows = [[*start, "", "dense", f"{median:.1f}", "", "", "", f"{dense['map50_95']:.3f}", ""]]
     for blocks, small in row["nets"].items():
         shares = [f"{100 * small[what]:.1f} %" for what in ("time", "flops")]
-        gain = f"{small['flops'] / small['time']:.2f}"
-        tuned = f"{small['tuned']['map50_95']:.3f}" if "tuned" in small else ""
-        rows.append(
-            ["", "", "", wanted, blocks, f"{small['ms']:.1f}", *shares, gain, f"{small['map50_95']:.3f}", tuned]
-        )
+        rows.append(["", "", "", wanted, blocks, f"{small['ms']:.1f}", *shares, *gained(small)])
     return rows

@@ -29,7 +29,7 @@ from dcodp.pruning import load
 from dcodp.records import Record, is_done, run_folder
 from dcodp.report import card
 from dcodp.resources import folder
-from dcodp.yolo.asking import LOOKED_AT, WORK, Job
+from dcodp.yolo.asking import LOOKED_AT, WORK, Job, penalty_note
 from dcodp.yolo.exporting import Pair, exported, latencies, wanted
 from dcodp.yolo.images import calibration
 from dcodp.yolo.tuning import usual_epochs, usual_lr
@@ -101,7 +101,8 @@ def _fill_in(config: Config, job: Job, data: Path) -> None:
     config.dataset.file, config.dataset.val = str(data), "val"  # chooses the epoch, whatever is reported
     config.dataset.test = None if job.split == "val" else job.split
     config.round_to, config.device = job.round_to, job.device
-    config.latency.runtime, config.latency.threads = job.runtime, job.threads
+    config.latency.runtime = job.runtime or config.latency.runtime
+    config.latency.threads = job.threads
     config.latency.table = None if job.table is None else str(job.table)
     config.ratio = job.ratio if job.target is None else config.ratio
     config.image_size = job.image_size or config.image_size
@@ -167,7 +168,7 @@ def _handed_out(job: Job, config: Config, record: Record) -> dict[str, Any]:
             write_atomically(job.out / name, path.read_bytes())
     found = _card(job, config, record)
     files, failed, times = _in_other_programs(job, config, found["classes"])
-    found |= {"exports": files, "notes": [*found["notes"], *failed], "latency": times}
+    found |= {"exports": files, "notes": [*found["notes"], *penalty_note(config), *failed], "latency": times}
     card.write(job.out, found)
     return found
 

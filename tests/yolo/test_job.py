@@ -204,6 +204,8 @@ def test_a_method_of_two_steps_ends_at_the_same_target(best, data, tmp_path, mon
         ({"data": "x", "lr": -1.0}, "--lr -1 is out of range"),
         ({"data": "x", "target": None, "ratio": 1.5}, "--ratio 1.5 is out of range"),
         ({"data": "x", "table": "t.json"}, "--table is for --target latency:0.5"),
+        ({"data": "x", "runtime": "openvino"}, "--runtime is for --target latency:0.5"),
+        ({"data": "x", "epochs": 0, "lr": 0.1}, "--lr 0.1 has nothing to train"),
         ({"data": "x", "device": "gpu"}, "device=gpu is not here"),
     ],
 )
@@ -278,6 +280,11 @@ def test_chance_follows_the_seed(best, data, tmp_path):
         for seed in (0, 1)
     ]
     assert kept[0] != kept[1]
+
+
+def test_slimming_says_what_it_needs(best, data, tmp_path):
+    card = run(Job(best, tmp_path / "small", data, epochs=0, threads=1), composed("slimming", overrides=QUICK))
+    assert any("not trained with its penalty" in note for note in card["notes"])
 
 
 def test_a_ratio_takes_the_place_of_the_target(best, data, tmp_path):

@@ -36,7 +36,9 @@ def prune(
             help="Kept channels are a multiple of this (default: of 8 where the target is met; latency: of 16, 8 or 1)."
         ),
     ] = None,
-    runtime: Annotated[str, typer.Option(help="What latency is measured in: onnxruntime or openvino.")] = "onnxruntime",
+    runtime: Annotated[
+        str | None, typer.Option(help="What a target latency is met in: onnxruntime (default) or openvino.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads that latency is measured with (default: all).")
     ] = None,

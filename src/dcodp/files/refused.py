@@ -16,7 +16,7 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def unwritable(path: Path, error: OSError, setting: str = "paths.results") -> InputError:
+def unwritable(path: Path, error: OSError, setting: str = "paths.results or --out") -> InputError:
     """The one line for a full disk, a read-only folder and their like; `setting` is where another one is named."""
     if is_full(error):
         return InputError(f"the disk is full: {path} was not written (what it held is kept); free space and run again")

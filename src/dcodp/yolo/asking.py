@@ -23,8 +23,8 @@ LOOKED_AT = 4  # images on which an exported file is held against the net
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share that stays); None: `ratio`
-    of the channels goes. "latency:0.5" is the share of the time that one image takes in `runtime` on `threads` CPU
+    """What is asked for. `target`: "flops:0.5", "parameters:0.5" (the share that stays); None: `ratio` of the channels
+    goes. "latency:0.5" is the share of the time that one image takes in `runtime` (None: onnxruntime) on `threads` CPU
     threads; what layers cost there is read from `table`, else measured once and kept. `round_to`: kept channels are a
     multiple of it; None: what keeps most of 16, 8 and 1 for a latency, else as in `dcodp.select`.
 
@@ -43,7 +43,7 @@ class Job:
     split: str = "val"
     round_to: int | None = None
     export: tuple[str, ...] = ()
-    runtime: str = "onnxruntime"
+    runtime: str | None = None
     threads: int | None = None
     table: Path | None = None
     batch: int = 16
@@ -76,8 +76,11 @@ class Job:
             raise InputError(f"--lr {self.lr:g} is out of range; use 0 < lr ≤ 1")
         if self.target is None and not 0 <= self.ratio < 1:
             raise InputError(f"--ratio {self.ratio:g} is out of range; use 0 ≤ ratio < 1 (the share that goes)")
-        if self.table is not None and not is_timed(self.target):
-            raise InputError("--table is for --target latency:0.5; leave it out")
+        for name, given in (("--table", self.table), ("--runtime", self.runtime)):
+            if given is not None and not is_timed(self.target):
+                raise InputError(f"{name} is for --target latency:0.5; leave it out")
+        if self.lr is not None and self.epochs == 0:
+            raise InputError(f"--lr {self.lr:g} has nothing to train with --epochs 0; leave one of them out")
         device_named(self.device)  # for its refusal
 
 
@@ -94,6 +97,15 @@ def composed(method: str, target: str | None = None, overrides: Sequence[str] = 
     return config
 
 
+def penalty_note(method: Config) -> list[str]:
+    """Whether the checkpoint was trained with Network Slimming's penalty does not stand in it."""
+    if not method.train.sparsity:
+        return []
+    return [
+        "slimming reads batch-norm scales, which tell little where the net was not trained with its penalty on them"
+    ]
+
+
 def wishes(job: Job, method: Config) -> dict[str, Any]:
     """What decides the small net; files by their content. Exports can be had later, too."""
     asked = {k: v for k, v in asdict(job).items() if k not in ("out", "device", "source", "export")}
@@ -103,6 +115,7 @@ def wishes(job: Job, method: Config) -> dict[str, Any]:
     asked |= {"source": file_digest(job.source), "method": method.method, "parts": parts}
     asked |= {"distill": method.finetune.distill, "labels": method.finetune.labels}
     asked |= {"steps": method.steps} if method.steps > 1 else {}
+    asked["runtime"] = machine(job.runtime, job.threads).runtime
     if job.table is not None:  # what was measured elsewhere decides alone; the times of this machine are taken here
         asked["table"] = file_digest(job.table) if is_of_another(job.table) else None
     return json.loads(json.dumps(asked, default=str))

@@ -93,8 +93,9 @@ def _paired(dense: Runner, small: Runner, image: Tensor) -> dict[str, Any]:
     return {name: asdict(latency) for name, latency in times.items()}
 
 
-def machine(runtime: str, threads: int | None) -> Machine:
-    """What latency is measured in. Raises InputError for a runtime that takes no ONNX."""
+def machine(runtime: str | None, threads: int | None) -> Machine:
+    """What latency is measured in (None: ONNX Runtime). Raises InputError for a runtime that takes no ONNX."""
+    runtime = runtime or "onnxruntime"
     if runtime not in ("onnxruntime", "openvino"):
         raise InputError(f"--runtime {runtime} is not known; use onnxruntime or openvino")
     return Machine(runtime, threads or default_threads(), spin=False)

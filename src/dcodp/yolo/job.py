@@ -24,7 +24,7 @@ from dcodp.pruning import PrunePlan
 from dcodp.records.provenance import code_version, library_versions
 from dcodp.report import card
 from dcodp.yolo import exporting, measuring, pictures
-from dcodp.yolo.asking import LOOKED_AT, WORK, Job, claim, composed, is_same, refuse_others, wishes
+from dcodp.yolo.asking import LOOKED_AT, WORK, Job, claim, composed, is_same, penalty_note, refuse_others, wishes
 from dcodp.yolo.images import Images, calibration, from_classes, from_folder, from_yaml, readable
 from dcodp.yolo.making import Making, whole_plan
 from dcodp.yolo.tuning import usual_epochs
@@ -72,7 +72,8 @@ def run(job: Job, method: Config) -> dict[str, Any]:
     making = Making(job, method, opened, detector, images, size, epochs)
     made = making.made()
     _write(job, made.network, opened, made.plan, size)
-    found = _card(job, method, opened, images, size, epochs, made.notes, work)
+    notes = [*made.notes, *penalty_note(method)]
+    found = _card(job, method, opened, images, size, epochs, notes, work)
     found["trained"]["steps"] = making.steps
     _draw(job, images, size, bool(epochs))
     card.write(job.out, found)
