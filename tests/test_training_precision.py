@@ -48,3 +48,10 @@ def test_losses_and_lessons_in_half_precision(family, variant):
         assert half[name].dtype == torch.float32
         assert half[name] == pytest.approx(float(whole[name]), rel=0.1, abs=0.02), name
     assert steep_half.dtype == torch.float32 and steep_half.isfinite().all()
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_processor_without_bfloat16_says_so(has, monkeypatch, caplog):
+    monkeypatch.setattr("dcodp.training.processes.multiplies_bfloat16", lambda: has)
+    make_fabric([torch.device("cpu")], amp=True, amp_on_cpu=True)
+    assert ("far slower; leave it out" in caplog.text) is not has

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from documented import ROOT, lines
+from documented import IDS, PAGES, ROOT, blocks, lines
 
 sys.path.append(str(ROOT / "tests/yolo"))
 import made
@@ -40,8 +40,8 @@ RUN = {
     "image_size": 64, "importance.images": 8, "importance.batch": 4, "dataset.train_limit": 16, "dataset.val_limit": 8,
     "dataset.generate_train": 16, "dataset.generate_val": 8, "evaluation.latency_runs": 1, "evaluation.pictures": 1,
     "train.epochs": 1, "train.batch": 8, "train.warmup_epochs": 0, "train.close_mosaic": 0, "finetune.batch": 8,
-    "finetune.warmup_epochs": 0, "finetune.close_mosaic": 0,
-    "device": "cpu", "threads": 1, "wandb.mode": "disabled",
+    "finetune.warmup_epochs": 0, "finetune.close_mosaic": 0, "train.amp_on_cpu": "false",
+    "finetune.amp_on_cpu": "false", "device": "cpu", "threads": 1, "wandb.mode": "disabled",
 }  # fmt: skip
 WHOLE = ("method", "importance")
 PRUNE = {"--epochs": "1", "--imgsz": "64", "--batch": "4"}
@@ -61,15 +61,27 @@ MADE_BY = {  # what a line needs that another one writes
     "RUN_ID": "python run.py ratio=0.5",
     "device.json": "python table.py",
 }
-TABLE = """
+NET = """
+import dcodp, torch, torchvision
+model, dense_architecture = torchvision.models.resnet18().eval(), torchvision.models.resnet18()
+images = torch.rand(2, 3, 64, 64)
+batches = [images]
+plan = dcodp.select(graph := dcodp.trace(model, (images,)), dcodp.score(model, graph, "l1", batches), ratio=0.5)
+small = dcodp.prune(model, plan)
+"""
+NET_OF_A_YOLO = """
 from pathlib import Path
-import torch, dcodp
+import torch
 from dcodp.detectors.ultralytics.adapter import UltralyticsNet
 from dcodp.detectors.ultralytics.opening import open_checkpoint
-from dcodp.export import Machine, latency_cost
 model, images = open_checkpoint(Path("best.pt")).network, torch.rand(1, 3, 64, 64)
 graph = UltralyticsNet("net", model, ("a", "b")).coupling_graph(64)
-latency_cost(model, graph, images, lambda result: result[0], Machine("onnxruntime", 2), Path("device.json"))
+scores = {group.name: torch.rand(group.channels) for group in graph.groups}
+outputs = lambda result: result[0]
+"""
+TABLE = f"""{NET_OF_A_YOLO}
+from dcodp.export import Machine, latency_cost
+latency_cost(model, graph, images, outputs, Machine("onnxruntime", 2), Path("device.json"))
 """
 
 
@@ -192,10 +204,27 @@ def of_experiment(name: str) -> dict[str, str]:
 # --- typed ---
 
 
-@pytest.mark.parametrize("line", TYPED)
+@pytest.mark.parametrize("line", TYPED, ids=[line[:100] for line in TYPED])
 def test_it_runs(line, desk):
     done = desk.typed(line)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout[-1500:] + done.stderr[-3000:]
+
+
+SHOWN = [(name, code) for page, name in zip(PAGES, IDS, strict=True) for code in blocks(page.read_text(), "python")]
+SHOWN = [(name, code) for name, code in SHOWN if not code.startswith('"""')]  # files of one's own: tests/test_docs.py
+
+
+@pytest.mark.parametrize(("page", "code"), SHOWN, ids=[page for page, _ in SHOWN])
+def test_python_runs(page, code, desk):
+    desk.needed(code)
+    runs = sorted(path.name for path in (desk.folder / "results/runs").glob("*") if "RUN_ID" in code)
+    given = f"RUN_ID = {runs[0]!r}\n" if runs else ""
+    before = NET_OF_A_YOLO if "latency_cost" in code else NET
+    changed = {"epochs=50": "epochs=1, imgsz=64", "lambda result: result ": "lambda result: result[0] "}
+    for said, here in changed.items():
+        code = code.replace(said, here)
+    done = desk.run([sys.executable, "-c", "\n".join([given, before if "dcodp." in code else "", code])])
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
 
 
 def test_lines_that_run_elsewhere_are_shown():

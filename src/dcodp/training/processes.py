@@ -16,10 +16,12 @@ from torch import multiprocessing
 
 from dcodp import _ultralytics
 from dcodp.errors import InputError
+from dcodp.training.precision import multiplies_bfloat16
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+log = logging.getLogger(__name__)
 PATIENCE = datetime.timedelta(days=1)  # of the other processes, while the first one validates and saves
 GRACE_S = 10.0  # for processes that were asked to stop
 
@@ -35,6 +37,10 @@ def make_fabric(devices: Sequence[torch.device], amp: bool, amp_on_cpu: bool = F
     if len(devices) > 1:
         options["strategy"] = DDPStrategy(start_method="spawn", timeout=PATIENCE)
     if devices[0].type == "cpu":
+        if amp_on_cpu and not multiplies_bfloat16():
+            log.warning(
+                "amp_on_cpu=true: this processor has no products in bfloat16, so it is far slower; leave it out"
+            )
         return Fabric(**options, precision="bf16-mixed" if amp_on_cpu else "32-true")
     half = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     options |= {"devices": [device.index or 0 for device in devices], "accelerator": "cuda"}
