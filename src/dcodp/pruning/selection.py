@@ -5,20 +5,19 @@ from __future__ import annotations
 import fnmatch
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dcodp.errors import InputError
 from dcodp.graph import CouplingGraph, Group
-from dcodp.graph.cost import stays
 from dcodp.pruning.allocation import CLOSE, Counts, Ranking, check_reached, counts_for, local_counts, share_left
 from dcodp.pruning.allocation import kept_count as kept_count
 from dcodp.pruning.cost_aware import CostAware, cost_aware_counts
 from dcodp.pruning.costs import Cost
+from dcodp.pruning.making import make_plan
 from dcodp.pruning.plan import PrunePlan
 from dcodp.pruning.wrappers import wrapper_of
 from dcodp.targets import parse_target
@@ -68,49 +67,73 @@ def select(
         among |= {"allocation": allocation, "target": target, "comparable": comparable, "costs": costs}
         return _in_blocks(graph, scores, ratio, **among)
     _check(graph, scores)
-    for name, value in {"round_to": round_to, "min_channels": min_channels}.items():
-        if value < 1:
-            raise InputError(f"{name}={value} is out of range; use {name} ≥ 1")
+    allocation = _known(allocation, {"round_to": round_to, "min_channels": min_channels})
     ratios = _ratios(graph.groups, ratio)
-    if allocation == "cost":
-        allocation = CostAware()
-    if not isinstance(allocation, CostAware) and allocation not in get_args(Allocation):
-        raise InputError(f"allocation={allocation} is not known; use {', '.join(get_args(Allocation))}")
     if isinstance(ratio, Mapping) and (target is not None or allocation != "uniform"):
         raise InputError("ratios per group are for allocation=uniform without a target; give one number")
-    left_alone = _matched(graph.groups, ignore)
-    unscored = [g.name for g in graph.groups if g.name not in scores]
-    if unscored:
-        log.warning(
-            "%d of %d groups have no scores and stay whole: %s", len(unscored), len(graph.groups), _few(unscored)
-        )
+    left_alone, unscored = _matched(graph.groups, ignore), _unscored(graph.groups, scores)
     free = [g for g in graph.groups if g.name in scores and g.name not in left_alone and (interlayer or not g.coupled)]
     name = "cost" if isinstance(allocation, CostAware) else allocation
     settings = {"ratio": dict(ratio) if isinstance(ratio, Mapping) else ratio, "round_to": round_to,
                 "min_channels": min_channels, "ignore": list(ignore), "interlayer": interlayer,
                 "allocation": name, "target": target, "comparable": comparable}  # fmt: skip
-    if unscored:
-        settings["unscored"] = unscored
-    if target is None and allocation == "uniform":
-        counts = local_counts(free, ratios, round_to, min_channels)
-    elif isinstance(allocation, CostAware):
-        kind, wanted = parse_target(target) if target is not None else ("flops", 0.0)
-        if target is None:  # as much as the same ratio in every group would leave
-            alike = local_counts(free, ratios, round_to, min_channels)
-            wanted = share_left(graph, kind, scores)(alike)
-        counts = cost_aware_counts(
-            _trusted(allocation, comparable), graph, free, scores, kind, wanted, round_to, min_channels, costs
-        )
+    settings |= {"unscored": unscored} if unscored else {}
+    asked = _Asked(graph, free, scores, round_to, min_channels, costs or {})
+    if isinstance(allocation, CostAware):
+        counts = asked.by_cost(_trusted(allocation, comparable), ratios, target)
+    elif target is None and allocation == "uniform":
+        counts = asked.uniform(ratios)
     else:
-        kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))  # type: ignore[arg-type]
-        counts, settings["kept_share"] = _budgeted(
-            graph, free, scores, Ranking(free, scores, comparable), allocation, kind, wanted, round_to, min_channels,
-            costs,
-        )  # fmt: skip
-        if target is not None:
-            settings["ratio"] = None
+        counts, settings["kept_share"] = asked.met(ratio, target, allocation, comparable)
+        settings |= {"ratio": None} if target is not None else {}
     keep = {g.name: lowest_removed(scores[g.name], g.channels, counts[g.name]) for g in free}
     return make_plan(graph, keep, settings)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What every way of allocating counts looks at: the groups that may lose channels, and what bounds their counts."""
+
+    graph: CouplingGraph
+    free: Sequence[Group]
+    scores: Mapping[str, Tensor]
+    round_to: int
+    min_channels: int
+    costs: Mapping[str, Cost]
+
+    def uniform(self, ratios: Mapping[str, float]) -> Counts:
+        """The ratio of its own in every group."""
+        return local_counts(self.free, ratios, self.round_to, self.min_channels)
+
+    def by_cost(self, allocation: CostAware, ratios: Mapping[str, float], target: str | None) -> Counts:
+        """The lowest loss for what it saves goes first; without a target, to the FLOPs that the ratios would leave."""
+        if target is None:
+            kind, wanted = "flops", share_left(self.graph, "flops", self.scores)(self.uniform(ratios))
+        else:
+            kind, wanted = parse_target(target)
+        return cost_aware_counts(
+            allocation, self.graph, self.free, self.scores, kind, wanted, self.round_to, self.min_channels, self.costs
+        )
+
+    def met(self, ratio: Any, target: str | None, allocation: str, comparable: bool) -> tuple[Counts, float]:
+        """Counts that leave the share wanted of the net's cost, or of the free channels, and the share that they leave.
+
+        The ratio of all groups (uniform), or the threshold of all channels (global), is found by counting.
+        """
+        kind, wanted = parse_target(target) if target is not None else ("channels", 1 - float(ratio))
+        left = share_left(self.graph, kind, self.scores, self.costs)
+        ranking = Ranking(self.free, self.scores, comparable)
+
+        def counts_at(share: float) -> Counts:
+            if allocation == "global":
+                return ranking.counts(share, self.round_to, self.min_channels)
+            return self.uniform({g.name: share for g in self.free})
+
+        counts = counts_for(left, counts_at, wanted, ranking, self.round_to, self.min_channels)
+        reached = left(counts)
+        if target is not None:
+            check_reached(f"{kind}:{wanted:g}", wanted, reached, left(counts_at(1.0)))
+        return counts, reached
 
 
 def _in_blocks(
@@ -136,8 +159,23 @@ def _in_blocks(
     return select(graph, scores, ratio, round_to=1, target=target, costs=costs, **how)
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def _known(allocation: Allocation | CostAware | str, numbers: Mapping[str, int]) -> CostAware | str:
+    """The allocation, "cost" as its defaults. Raises InputError for an unknown one, and for numbers below 1."""
+    for name, value in numbers.items():
+        if value < 1:
+            raise InputError(f"{name}={value} is out of range; use {name} ≥ 1")
+    if not isinstance(allocation, CostAware) and allocation not in get_args(Allocation):
+        raise InputError(f"allocation={allocation} is not known; use {', '.join(get_args(Allocation))}")
+    return CostAware() if allocation == "cost" else allocation
+
+
+def _unscored(groups: Sequence[Group], scores: Mapping[str, Tensor]) -> list[str]:
+    """Names of the groups without scores; told in the log, since they stay whole."""
+    found = [group.name for group in groups if group.name not in scores]
+    if found:
+        shown = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+        log.warning("%d of %d groups have no scores and stay whole: %s", len(found), len(groups), shown)
+    return found
 
 
 def _trusted(allocation: CostAware, comparable: bool) -> CostAware:
@@ -155,87 +193,12 @@ def _trusted(allocation: CostAware, comparable: bool) -> CostAware:
     return replace(allocation, trust=1.0)
 
 
-def _budgeted(
-    graph: CouplingGraph,
-    free: Sequence[Group],
-    scores: Mapping[str, Tensor],
-    ranking: Ranking,
-    allocation: str,
-    kind: str,
-    wanted: float,
-    round_to: int,
-    min_channels: int,
-    costs: Mapping[str, Cost] | None = None,
-) -> tuple[Counts, float]:
-    """Counts that leave `wanted` of the net's FLOPs, parameters or free channels, and the share that they leave."""
-    left = share_left(graph, kind, scores, costs)
-
-    def counts_at(ratio: float) -> Counts:
-        if allocation == "global":
-            return ranking.counts(ratio, round_to, min_channels)
-        return local_counts(free, {g.name: ratio for g in free}, round_to, min_channels)
-
-    counts = counts_for(left, counts_at, wanted, ranking, round_to, min_channels)
-    reached = left(counts)
-    if kind != "channels":
-        check_reached(f"{kind}:{wanted:g}", wanted, reached, left(counts_at(1.0)))
-    return counts, reached
-
-
 def lowest_removed(scores: Tensor, channels: int, count: int) -> list[int]:
     """Indices of the `count` highest scores, ascending; ties keep the earlier channel."""
     if count >= channels:
         return list(range(channels))
     order = torch.sort(scores.detach().double().cpu(), descending=True, stable=True).indices[:count]
     return sorted(order.tolist())
-
-
-def make_plan(
-    graph: CouplingGraph, keep: Mapping[str, Sequence[int]], settings: Mapping[str, Any] | None = None
-) -> PrunePlan:
-    """The plan that keeps the given channels of every group (all channels of groups that are not named)."""
-    kept = {g.name: list(map(int, keep.get(g.name, range(g.channels)))) for g in graph.groups}
-    removed = _removed_coordinates(graph, kept)
-    tensors: dict[str, dict[int, list[int]]] = {}
-    for (name, dim), coordinates in removed.items():
-        left = np.setdiff1d(np.arange(graph.shapes[name][dim]), coordinates).tolist()
-        for alias in (name, *graph.aliases.get(name, ())):
-            tensors.setdefault(alias, {})[dim] = left
-    first_name = {alias: name for name, others in graph.aliases.items() for alias in others}
-    return PrunePlan(
-        keep=tensors,
-        shapes={name: list(graph.shapes[first_name.get(name, name)]) for name in tensors},
-        attributes=_attribute_values(graph, kept),
-        groups=kept,
-        channels={g.name: g.channels for g in graph.groups},
-        settings=dict(settings or {}),
-    )
-
-
-def _removed_coordinates(graph: CouplingGraph, kept: Mapping[str, list[int]]) -> dict[tuple[str, int], np.ndarray]:
-    parts: dict[tuple[str, int], list[np.ndarray]] = {}
-    for group in graph.groups:
-        gone = np.setdiff1d(np.arange(group.channels), kept[group.name])
-        for site in group.sites if len(gone) else ():
-            parts.setdefault((site.tensor, site.dim), []).append(site.index[gone].ravel())
-    return {key: np.concatenate(value) for key, value in parts.items()}
-
-
-def _attribute_values(graph: CouplingGraph, kept: Mapping[str, list[int]]) -> dict[str, dict[str, Any]]:
-    """New values of the attributes that follow the kept channels."""
-    mask = stays(graph, kept)
-    values: dict[str, dict[str, Any]] = {}
-    for size in graph.attributes:
-        if mask[size.count.channel].all():
-            continue
-        module, attribute, position = size.key
-        value = size.count.left(mask) // size.divisor
-        if position is None:
-            values.setdefault(module, {})[attribute] = value
-        else:
-            entries = values.setdefault(module, {}).setdefault(attribute, [None] * graph.lengths[module, attribute])
-            entries[position] = value
-    return values
 
 
 def _check(graph: CouplingGraph, scores: Mapping[str, Tensor]) -> None:
