@@ -23,6 +23,15 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def counted_layers(monkeypatch: pytest.MonkeyPatch):
+    """Layers take what they multiply: no clock, beside other work, decides whether a share of the time can be met."""
+    pytest.importorskip("onnxruntime")
+    import dcodp.export.layer_costs as costs
+
+    monkeypatch.setattr(costs, "layer_ms", lambda layer, machine: 1e-4 * (1 + layer.inputs * layer.outputs))
+
+
 @pytest.fixture(scope="session")
 def weights(realdata: Path):
     """name → a file of real weights; skips the test, visibly, where it is absent."""

@@ -67,8 +67,8 @@ def cell(tmp_path_factory):
     return config, record, folder / "results" / "runs" / record.run_id
 
 
+@pytest.mark.usefixtures("counted_layers")
 def test_a_latency_is_timed_once_and_told(cell, monkeypatch):
-    pytest.importorskip("onnxruntime")
     folder = cell[2].parents[2]
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     config = configured(folder.parent, "target=latency:0.6", "latency.threads=1", "finetune.epochs=0")

@@ -173,8 +173,8 @@ def test_every_family_without_training(model, family, asked, data, tmp_path):
     assert 0 < plan.channel_ratio < 1
 
 
+@pytest.mark.usefixtures("counted_layers")
 def test_what_takes_one_tensor_is_exported_and_pruned_to_a_latency(data, tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source, common = weights(tmp_path / "net.pth", "yolov7"), {"epochs": 0, "image_size": SIZE, "device": "cpu"}
     job = Job(source, tmp_path / "small", data, target="latency:0.7", threads=1, **common)

@@ -81,8 +81,8 @@ def test_the_exported_file_is_held_against_the_net_and_timed(whole):
     assert "| latency, onnx |" in (job.out / "card.md").read_text()
 
 
+@pytest.mark.usefixtures("counted_layers")
 def test_a_latency_is_met_as_far_as_channels_allow(best, data, tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     job = Job(best, tmp_path / "small", data, epochs=0, target="latency:0.6", threads=1)
     card = run(job, composed("strong", overrides=QUICK))
