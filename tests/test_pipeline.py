@@ -191,7 +191,8 @@ def test_interrupted_and_started_again_gives_the_same_numbers(cell, tmp_path, mo
 
 
 def interrupt(patch, where):
-    """Raise in the middle of a stage: in the second epoch of a training, after the first batch of the scoring."""
+    """Raise in the middle of a stage: in the second epoch of a training, after the first batch of the scoring. Returns
+    the epochs that were begun."""
     import dcodp.pipeline.calibrating as calibrating
     from dcodp.data.augment import TrainingBatches
 
@@ -204,7 +205,7 @@ def interrupt(patch, where):
                 raise Stop
 
         patch.setattr(calibrating, "save_tensors", stop_after_partial)
-        return
+        return []
     real_epoch, seen = TrainingBatches.epoch, []
 
     def epoch(self, number, *args, **kwargs):
@@ -215,6 +216,7 @@ def interrupt(patch, where):
             yield batch
 
     patch.setattr(TrainingBatches, "epoch", epoch)
+    return seen
 
 
 @pytest.mark.slow
@@ -243,6 +245,28 @@ def test_a_target_takes_the_place_of_the_ratio(cell, overrides):
     kind, share = overrides[0].removeprefix("target=").split(":")
     assert abs(record.pruned[kind] / record.dense[kind] - float(share)) <= 0.01
     assert record.run_id == run_cell(configured(folder.parents[2], *overrides, "ratio=0.3")).run_id
+
+
+def test_steps_share_the_epochs_and_end_in_one_plan(cell, monkeypatch):
+    """Killed in the second step's training and started again: every epoch is there once, and is another than before."""
+    _, _, folder = cell
+    config = configured(folder.parents[2], "steps=2")
+    with monkeypatch.context() as patch:
+        seen = interrupt(patch, "train")  # the dense net is there: the second epoch is the second step's
+        with pytest.raises(Stop):
+            run_cell(config)
+    assert seen == [0, 1]
+    record = run_cell(config)
+    found = folder.parent / record.run_id
+    rows = [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()]
+    tuned = [row for row in rows if row["stage"] == "finetune"]
+    assert [row["epoch"] for row in tuned] == [1, 2] and tuned[0]["lr"] > tuned[1]["lr"]
+    blocks = [stage["name"] for stage in record.stages]
+    assert [blocks.count(name) for name in ("pruned", "finetuned")] == [2, 2]
+    detector, _ = build(config.model, tuple("abcdefgh"))
+    small = dcodp.prune(detector.network, dcodp.PrunePlan.from_json(found / "plan.json")).state_dict()
+    stored = load_tensors(found / "model.safetensors")[0]
+    assert {name: stored[name].shape for name in small} == {name: value.shape for name, value in small.items()}
 
 
 def test_thinet_refits_the_next_layers(cell):

@@ -23,9 +23,9 @@ def steps_to(target: str | None) -> int:
     return max(1, math.ceil(math.log(share) / math.log(LEAST) - 1e-9)) if kind in COSTS else 1
 
 
-def epochs_of(epochs: int, step: int, steps: int) -> int:
-    """Of step 1 … `steps`: equal shares of all `epochs`, the last ones have what is left over."""
-    return epochs * step // steps - epochs * (step - 1) // steps
+def epochs_of(epochs: int, step: int, steps: int) -> range:
+    """Those of step 1 … `steps`, from 0: equal shares of all `epochs`, the last ones have what is left over."""
+    return range(epochs * (step - 1) // steps, epochs * step // steps)
 
 
 def ratio_of(ratio: float, steps: int) -> float:

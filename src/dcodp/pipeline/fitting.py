@@ -52,12 +52,12 @@ def dense_detector(cell: Cell) -> Detector:
 def finetuned(cell: Cell, step: int) -> None:
     """Trains the pruned net on."""
     config = cell.config
-    epochs = epochs_of(config.finetune.epochs, step, config.steps)
-    settings = dataclasses.replace(config.finetune, epochs=epochs)
+    settings = config.finetune
+    epochs = epochs_of(settings.epochs, step, config.steps)
     if config.control == "scratch":
         start_from_scratch(cell)
     terms = _terms(cell.nets.now, config.image_size, settings) | _teaching(cell, settings)
-    fitted(cell, cell.nets.now, cell.step_folder(step) / "finetune", settings, "finetune", terms)
+    fitted(cell, cell.nets.now, cell.step_folder(step) / "finetune", settings, "finetune", terms, epochs)
 
 
 def start_from_scratch(cell: Cell) -> None:
@@ -79,9 +79,15 @@ def start_from_scratch(cell: Cell) -> None:
 
 
 def fitted(
-    cell: Cell, detector: Detector, folder: Path, settings: TrainSettings, stage: str, terms: dict[str, Term]
+    cell: Cell,
+    detector: Detector,
+    folder: Path,
+    settings: TrainSettings,
+    stage: str,
+    terms: dict[str, Term],
+    part: range | None = None,
 ) -> None:
-    """Train in place, or load what is there; the best weights are in the detector afterwards."""
+    """Train in place, or load what is there; the best weights are in the detector afterwards. `part`: of the epochs."""
     from dcodp.data.augment import TrainingBatches
     from dcodp.training import load_best, train
 
@@ -95,10 +101,11 @@ def fitted(
         train(
             detector, batches, settings, folder,
             seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), terms=terms, on_epoch=watched,
+            part=part,
         )  # fmt: skip
     load_best(detector, folder)
     detector.network.eval()
-    _require_all_epochs(folder / "metrics.jsonl", settings.epochs)
+    _require_all_epochs(folder / "metrics.jsonl", settings.epochs if part is None else len(part))
     _mirror_metrics(cell, folder / "metrics.jsonl", stage)
 
 

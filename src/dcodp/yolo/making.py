@@ -70,7 +70,7 @@ class Making:
         latest = PrunePlan.from_json(folder / "plan.json")
         plan = latest if before is None else before.plan.then(latest)
         told = [*(before.notes if before else []), *read_json(folder / "notes.json")]
-        if epochs := epochs_of(self.epochs, step, self.steps):
+        if epochs := len(epochs_of(self.epochs, step, self.steps)):
             small = self._trained(small, plan, graph or detector.coupling_graph(self.size), epochs, folder)
         return Made(small, plan, list(dict.fromkeys(told)))
 
