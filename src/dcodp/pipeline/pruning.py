@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,9 +18,10 @@ from dcodp.importance import criterion, group_scores
 from dcodp.method import OF_THE_CRITERION
 from dcodp.pipeline import calibrating, timing
 from dcodp.pipeline.cell import Cell, once, whole
-from dcodp.pruning import PrunePlan, prune, select
+from dcodp.pruning import PrunePlan, select
 from dcodp.pruning.cost_aware import CostAware
-from dcodp.repairs import Case, Repair, repair_named
+from dcodp.repairs import Repair, repair_named
+from dcodp.repairs.cutting import Cutting, Lost
 from dcodp.repairs.sensitivity import WEIGHED_ON, sensitivity
 from dcodp.stepping import ratio_of, target_of
 from dcodp.targets import is_timed
@@ -59,7 +59,8 @@ def selected(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step: 
     }
     if is_timed(config.target):
         weighed = isinstance(how["allocation"], CostAware) and cell.nets.now.comparable
-        return timing.plan_in_time(cell, graph, scores, _lost_by(cell, graph, step) if weighed else None, **how)
+        lost = _cutting(cell, cell.nets.now, graph, step).losing(_losses(cell, WEIGHED_ON)) if weighed else None
+        return timing.plan_in_time(cell, graph, scores, lost, **how)
     ratio, target = budget(cell, graph, step)
     return select(graph, scores, ratio, round_to=config.round_to, target=target, **how)
 
@@ -71,12 +72,12 @@ def allocation(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], step
         return chosen.name
     if not chosen.sensitivity or not cell.nets.now.comparable:
         return CostAware(chosen.floor)
-    mending = repair_of(cell.config)
     name = digest([cell.config.repair.name, chosen.sensitivity, to_dict(cell.config.importance)])
     path = cell.scores_folder(step) / f"sensitivity-{name}.json"
 
     def measure() -> Any:
-        write_atomically(path, json.dumps(_measured(cell, graph, scores, mending, step)))
+        cutting, lost = _cutting(cell, cell.nets.now, graph, step), _losses(cell, chosen.sensitivity)
+        write_atomically(path, json.dumps(sensitivity(cutting, scores, lost)))
         return read_json(path)
 
     return CostAware(chosen.floor, measured=once(path.parent, lambda: whole(path, read_json), measure))
@@ -88,39 +89,17 @@ def foresee(cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor]) -> None
     allocation(cell, graph, scores, step=1)
 
 
-def _measured(
-    cell: Cell, graph: CouplingGraph, scores: dict[str, Tensor], mending: Repair, step: int
-) -> dict[str, list[tuple[float, float]]]:
-    """What the outputs lose on the last calibration images when single groups are pruned and repaired by themselves.
-
-    Batch norms are corrected for all groups together only: that takes passes of its own.
-    """
-    detector = cell.nets.now
+def _cutting(cell: Cell, detector: Detector, graph: CouplingGraph, step: int) -> Cutting:
+    """How `detector`, the net that this step finds, is cut and repaired."""
+    mending = repair_of(cell.config)
     evidence = calibrating.gathered(cell, detector, graph, mending.requires, step)
-    images = _last_images(cell, cell.config.allocation.sensitivity)
-    single = mending if mending.single is None else repair_named(mending.single)
-    first = [next(iter(calibrating.batches(cell)))]
-    return sensitivity(
-        evidence, scores, single, lambda: first, calibrating.forward(detector), detector.losses_on(images)
-    )
+    return Cutting(evidence, mending, lambda: calibrating.batches(cell), calibrating.forward(detector))
 
 
-def _lost_by(cell: Cell, graph: CouplingGraph, step: int) -> Callable[[PrunePlan], float]:
-    """Plan → what the outputs lose on the last calibration images when the net is cut by it and repaired."""
-    detector, mending = cell.nets.now, repair_of(cell.config)
-    evidence = calibrating.gathered(cell, detector, graph, mending.requires, step)
-    lost, forward = detector.losses_on(_last_images(cell, WEIGHED_ON)), calibrating.forward(detector)
-
-    def by(plan: PrunePlan) -> float:
-        small = prune(detector.network, plan)
-        mending.mend(Case(detector.network, small, plan, evidence, lambda: calibrating.batches(cell), forward))
-        return lost(small)
-
-    return by
-
-
-def _last_images(cell: Cell, count: int) -> Tensor:
-    return torch.cat([batch.images for batch in calibrating.batches(cell)])[-count:].to(cell.device)
+def _losses(cell: Cell, count: int) -> Lost:
+    """What a net's outputs lose on the last calibration images beside those of the net that this step finds."""
+    images = torch.cat([batch.images for batch in calibrating.batches(cell)])[-count:].to(cell.device)
+    return cell.nets.now.losses_on(images)
 
 
 def budget(cell: Cell, graph: CouplingGraph, step: int) -> tuple[float, str | None]:
@@ -136,17 +115,12 @@ def budget(cell: Cell, graph: CouplingGraph, step: int) -> tuple[float, str | No
 
 def mended(cell: Cell, step: int) -> list[str]:
     """Repairs the net that pruning left, in place, or loads what an earlier attempt has repaired. Returns notes."""
-    nets, chosen = cell.nets, repair_of(cell.config)
+    nets = cell.nets
     path = cell.step_folder(step) / "repaired.safetensors"
     if (stored := whole(path, load_tensors)) is not None:
         tensors, header = stored
         load_strictly(nets.now.network, tensors, path)
         return list(filter(None, header["notes"].split("\n")))
-    evidence = calibrating.gathered(cell, nets.before, nets.graph, chosen.requires, step)
-    forward = calibrating.forward(nets.before)
-    case = Case(
-        nets.before.network, nets.now.network, nets.latest, evidence, lambda: calibrating.batches(cell), forward
-    )
-    notes = chosen.mend(case)
+    notes = _cutting(cell, nets.before, nets.graph, step).mend(nets.now.network, nets.latest)
     save_tensors(nets.now.network.state_dict(), path, {"notes": "\n".join(notes)})
     return notes

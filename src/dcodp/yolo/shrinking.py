@@ -20,9 +20,10 @@ from dcodp.graph import CouplingGraph
 from dcodp.importance import criterion, group_scores
 from dcodp.method import OF_THE_CRITERION
 from dcodp.progress import track
-from dcodp.pruning import PrunePlan, prune, select
+from dcodp.pruning import PrunePlan, select
 from dcodp.pruning.cost_aware import CostAware
-from dcodp.repairs import Case, Repair, repair_named
+from dcodp.repairs import repair_named
+from dcodp.repairs.cutting import Cutting
 from dcodp.repairs.sensitivity import WEIGHED_ON, sensitivity
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Shrinking:
         self.criterion = criterion(method.importance.name)
         self.repair = repair_named(self.criterion.repair if own else method.repair.name)
         self.evidence, self.scores = self._scored()
+        self.cutting = Cutting(self.evidence, self.repair, lambda: self.batches, self._forward)
         self._measured: Any = None
 
     def _scored(self) -> tuple[Evidence, dict[str, Tensor]]:
@@ -90,17 +92,15 @@ class Shrinking:
 
     def repaired(self, plan: PrunePlan, told: Sequence[str] = ()) -> Shrunk:
         """The dense net cut as `plan` has it, and repaired; `told` is what notes begin with."""
-        small = prune(self.detector.network, plan)
-        case = Case(self.detector.network, small, plan, self.evidence, lambda: self.batches, self._forward)
-        notes = [*told, *self.repair.mend(case), *self.graph.notes]
+        small, left = self.cutting(plan)
+        notes = [*told, *left, *self.graph.notes]
         if unscored := plan.settings.get("unscored"):
             notes.append(f"{len(unscored)} groups have no score and stay whole: {', '.join(unscored)}")
         return Shrunk(small, plan, self.graph, tuple(notes))
 
     def lost_by(self) -> Callable[[PrunePlan], float]:
         """Plan → what the outputs lose on the last images when the net is cut by it and repaired."""
-        lost = self.detector.losses_on(self._last_images(WEIGHED_ON))
-        return lambda plan: lost(self.repaired(plan).network)
+        return self.cutting.losing(self.detector.losses_on(self._last_images(WEIGHED_ON)))
 
     def _forward(self, network: nn.Module) -> Callable[[Any], Any]:
         same: Any = self.detector.with_network(network)
@@ -121,6 +121,4 @@ class Shrinking:
 
     def _sensitivity(self, count: int) -> Any:
         """What the outputs lose on the last images when single groups are pruned and repaired by themselves."""
-        lost = self.detector.losses_on(self._last_images(count))
-        single: Repair = self.repair if self.repair.single is None else repair_named(self.repair.single)
-        return sensitivity(self.evidence, self.scores, single, lambda: self.batches[:1], self._forward, lost)
+        return sensitivity(self.cutting, self.scores, self.detector.losses_on(self._last_images(count)))
