@@ -263,30 +263,6 @@ def test_learning_rate_rises_linearly_then_follows_the_cosine():
     assert learning_rate(1, 4, short) == 1.0 and learning_rate(3, 4, short) == pytest.approx(0.1)
 
 
-def test_parts_of_a_training_are_on_one_curve_to_which_each_rises():
-    settings = TrainSettings(epochs=10, lr=1.0, lr_final=0.1, warmup_epochs=2)
-    whole = [learning_rate(step, 5, settings) for step in range(50)]
-    first, last = range(6), range(6, 10)
-    parts = [learning_rate(step, 5, settings, first if step < 30 else last) for step in range(50)]
-    assert parts[:30] == whole[:30] and parts[40:] == whole[40:]
-    rises = [rate / usual for rate, usual in zip(parts[30:40], whole[30:40], strict=True)]
-    assert rises == pytest.approx([0.1 * (i + 1) for i in range(10)])
-
-
-def test_a_part_of_a_training_runs_its_own_epochs(detection_set, tmp_path):
-    """The first and the rest, each in a folder of its own: numbers, images and rates go on; the end is annealed."""
-    settings = dataclasses.replace(SETTINGS, epochs=3, warmup_epochs=0.0)
-    detector = narrow()
-    for part in (range(1), range(1, 3)):
-        run(detector, detection_set, tmp_path / str(part.start), settings, part=part)
-    rows = [lines(tmp_path / name) for name in ("0", "1")]
-    assert [[row["epoch"] for row in found] for found in rows] == [[1], [2, 3]]
-    run(narrow(), detection_set, tmp_path / "whole", settings)
-    rates = [row["lr"] for row in [*rows[0], *rows[1]]]
-    assert rates == [row["lr"] for row in lines(tmp_path / "whole")]
-    assert json.loads((tmp_path / "1" / "done.json").read_text())["epochs"] == 2
-
-
 def test_average_follows_its_recurrence():
     settings = TrainSettings(ema_decay=0.9, ema_ramp=10.0)
     network = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2))

@@ -35,13 +35,18 @@ class TrainingBatches:
 
     An epoch shows every image once, in an order drawn from (seed, epoch), in `len` batches whose sizes differ by one
     at most and never exceed `settings.batch`. The last `settings.close_mosaic` epochs are without mosaic. Crowd boxes
-    and boxes without area inside their image are left out; VOC's difficult objects are kept.
+    and boxes without area inside their image are left out; VOC's difficult objects are kept. `before`: how many epochs
+    came before these `settings.epochs`, of the larger nets that pruning in steps trains first; what was drawn for them
+    is not drawn again.
     """
 
-    def __init__(self, detection_set: DetectionSet, image_size: int, settings: TrainSettings, seed: int):
+    def __init__(
+        self, detection_set: DetectionSet, image_size: int, settings: TrainSettings, seed: int, before: int = 0
+    ):
         if not len(detection_set):
             raise InputError(f"{detection_set.name} {detection_set.split} has no images; training needs at least one")
         self.detection_set, self.image_size, self.settings, self.seed = detection_set, image_size, settings, seed
+        self.before = before
         self._source = _Source(detection_set, image_size)
 
     def __len__(self) -> int:
@@ -55,9 +60,10 @@ class TrainingBatches:
         if len(self.detection_set) // len(self) < devices:
             raise InputError(f"batch={self.settings.batch} is too small for {devices} devices; use a larger one")
         self._source.fill()
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.detection_set))
+        drawn_by = [self.seed, self.before + number]
+        order = np.random.default_rng(drawn_by).permutation(len(self.detection_set))
         shares = [share[rank::devices] for share in np.array_split(_places(order), len(self))]
-        examples = _Examples(self._source, self._transforms(number), [self.seed, number])
+        examples = _Examples(self._source, self._transforms(number), drawn_by)
         for batch in _load(examples, shares, self.settings.workers):
             if isinstance(batch, InputError):
                 raise batch

@@ -52,12 +52,12 @@ def dense_detector(cell: Cell) -> Detector:
 def finetuned(cell: Cell, step: int) -> None:
     """Trains the pruned net on."""
     config = cell.config
-    settings = config.finetune
-    epochs = epochs_of(settings.epochs, step, config.steps)
+    epochs = epochs_of(config.finetune.epochs, step, config.steps)
+    settings = dataclasses.replace(config.finetune, epochs=len(epochs))
     if config.control == "scratch":
         start_from_scratch(cell)
     terms = _terms(cell.nets.now, config.image_size, settings) | _teaching(cell, settings)
-    fitted(cell, cell.nets.now, cell.step_folder(step) / "finetune", settings, "finetune", terms, epochs)
+    fitted(cell, cell.nets.now, cell.step_folder(step) / "finetune", settings, "finetune", terms, epochs.start)
 
 
 def start_from_scratch(cell: Cell) -> None:
@@ -85,9 +85,10 @@ def fitted(
     settings: TrainSettings,
     stage: str,
     terms: dict[str, Term],
-    part: range | None = None,
+    before: int = 0,
 ) -> None:
-    """Train in place, or load what is there; the best weights are in the detector afterwards. `part`: of the epochs."""
+    """Train in place, or load what is there; the best weights are in the detector afterwards. `before`: the epochs of
+    earlier steps."""
     from dcodp.data.augment import TrainingBatches
     from dcodp.training import load_best, train
 
@@ -95,17 +96,17 @@ def fitted(
 
     # Partials rather than closures: the processes of a training on several devices are given them.
     on_val = {"detection_set": cell.val_set, "image_size": config.image_size, "settings": config.evaluation}
-    batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed)
-    watched = partial(_tell_epoch, cell.folder.progress, {**cell.told, "stage": stage, "epochs": settings.epochs})
+    batches = TrainingBatches(cell.train_set, config.image_size, settings, config.seed, before)
+    told = {**cell.told, "stage": stage, "epochs": before + settings.epochs}
+    watched = partial(_tell_epoch, cell.folder.progress, told)
     with explained(f"{stage}.batch", settings.batch, cell.device, training_step(detector, batches, terms, cell.device)):
         train(
             detector, batches, settings, folder,
             seed=config.seed, devices=cell.devices, validate=partial(fitness, **on_val), terms=terms, on_epoch=watched,
-            part=part,
         )  # fmt: skip
     load_best(detector, folder)
     detector.network.eval()
-    _require_all_epochs(folder / "metrics.jsonl", settings.epochs if part is None else len(part))
+    _require_all_epochs(folder / "metrics.jsonl", settings.epochs)
     _mirror_metrics(cell, folder / "metrics.jsonl", stage)
 
 

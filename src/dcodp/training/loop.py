@@ -44,13 +44,8 @@ def train(
     validate: Validate | None,
     terms: Mapping[str, Term] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
-    part: range | None = None,
 ) -> None:
     """Trains `detector.network` from `folder`'s last checkpoint if there is one; the result is in `folder`.
-
-    `part`: of all `settings.epochs` (from 0) those that are trained here, where a net is changed between them. The
-    learning rate, the order of the images and the last epochs' augmentation are those of the whole; the optimiser and
-    the averaged weights begin anew.
 
     `validate` is given the detector with the averaged weights and returns numbers with `map50_95`; without it the
     last epoch counts as the best. `terms` of these names are added to the detector's loss, or are all there is where
@@ -65,8 +60,7 @@ def train(
     if files.is_done(folder):
         return
     fabric = make_fabric([torch.device(device) for device in devices], settings.amp, settings.amp_on_cpu)
-    epochs = range(settings.epochs) if part is None else part
-    start_from = (detector, batches, settings, folder, seed, validate, terms or {}, on_epoch, epochs)
+    start_from = (detector, batches, settings, folder, seed, validate, terms or {}, on_epoch)
     if len(devices) > 1:
         detector.network.cpu()  # from where each process takes it to its own device
         in_processes(fabric, _train, *start_from)
@@ -85,12 +79,11 @@ def _train(
     validate: Validate | None,
     terms: Mapping[str, Term],
     on_epoch: Callable[[dict[str, Any]], None] | None,
-    epochs: range,
 ) -> None:
     """What each process does."""
     with own_randomness(fabric.device), deterministic(fabric.device):
         seed_all(seed + fabric.global_rank)
-        training = _Training(detector, batches, settings, folder, seed, fabric, validate, terms, epochs)
+        training = _Training(detector, batches, settings, folder, seed, fabric, validate, terms)
         training.resume()
         training.run(on_epoch)
     detector.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -109,7 +102,6 @@ class _Training:
         fabric: Fabric,
         validate: Validate | None,
         terms: Mapping[str, Term],
-        epochs: range,
     ):
         self.detector, self.batches, self.settings, self.folder = detector, batches, settings, folder
         self.fabric, self.validate, self.seed = fabric, validate, seed
@@ -121,8 +113,7 @@ class _Training:
         self.module, self.optimizer = fabric.setup(Objective(detector, terms, settings.labels), optimizer)
         self.average = AveragedWeights(detector.network, settings)
         self.newness = newness(detector.fresh, settings)
-        self.epochs, self.first_step = epochs, epochs.start * len(batches)
-        self.epoch, self.step, self.seconds = epochs.start, self.first_step, 0.0
+        self.epoch, self.step, self.seconds = 0, 0, 0.0
         self.best: dict[str, Any] | None = None
 
     def resume(self) -> None:
@@ -132,12 +123,13 @@ class _Training:
             self._require_same_settings(checkpoint["settings"])
             self._restore(checkpoint)
         if self.fabric.is_global_zero:
-            files.drop_metrics_after(self.folder, self.epoch - self.epochs.start)
+            files.drop_metrics_after(self.folder, self.epoch)
 
     def run(self, on_epoch: Callable[[dict[str, Any]], None] | None) -> None:
         quiet = not self.fabric.is_global_zero
-        with Display(self.detector.name, self.settings.epochs, len(self.batches), self.epoch, quiet) as display:
-            while self.epoch < self.epochs.stop:
+        before, steps = self.batches.before, len(self.batches)
+        with Display(self.detector.name, before + self.settings.epochs, steps, before + self.epoch, quiet) as display:
+            while self.epoch < self.settings.epochs:
                 row = self._run_epoch(display)
                 if self.fabric.is_global_zero:
                     self._save(row)
@@ -153,7 +145,12 @@ class _Training:
         start = time.perf_counter()
         losses = self._update_weights(display)
         self.epoch += 1
-        row = {"epoch": self.epoch, **losses, "lr": self.optimizer.param_groups[0]["lr"], **self._validate()}
+        row = {
+            "epoch": self.batches.before + self.epoch,
+            **losses,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **self._validate(),
+        }
         row["seconds"] = time.perf_counter() - start
         self.seconds += row["seconds"]
         return row
@@ -175,8 +172,7 @@ class _Training:
     def _update(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the optimiser; returns the total loss and its parts, detached."""
         for group in self.optimizer.param_groups:
-            rate = learning_rate(self.step, len(self.batches), self.settings, self.epochs)
-            group["lr"] = self.newness * rate
+            group["lr"] = self.newness * learning_rate(self.step, len(self.batches), self.settings)
         loss, parts = self.module(Whole(batch))
         if not loss.isfinite():
             raise self._not_finite("the loss")
@@ -187,7 +183,7 @@ class _Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
-        self.average.update(self.step - self.first_step)
+        self.average.update(self.step)
         return {"loss": loss.detach(), **{f"loss_{name}": part for name, part in parts.items()}}
 
     def _not_finite(self, what: str) -> InputError:
@@ -198,7 +194,7 @@ class _Training:
 
     def _validate(self) -> dict[str, Any]:
         """The numbers of the averaged weights where this epoch is to be validated; the best are kept."""
-        due = self.epoch % self.settings.eval_every == 0 or self.epoch == self.epochs.stop
+        due = self.epoch % self.settings.eval_every == 0 or self.epoch == self.settings.epochs
         if self.validate is None or not due or not self.fabric.is_global_zero:
             return {}
         numbers = self.validate(self.detector.with_network(self.average.network))
@@ -213,7 +209,7 @@ class _Training:
         if self.best is None:
             self.best = {"epoch": self.epoch}
             files.save_best(self.average.network, self.folder)
-        files.write_done(self.folder, {"epochs": len(self.epochs), "seconds": self.seconds, "best": self.best})
+        files.write_done(self.folder, {"epochs": self.epoch, "seconds": self.seconds, "best": self.best})
 
     def _save(self, row: dict[str, Any]) -> None:
         append_metrics(RunFolder(self.folder), row)

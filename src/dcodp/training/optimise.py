@@ -34,30 +34,23 @@ def make_optimizer(network: nn.Module, settings: TrainSettings, device: torch.de
     return torch.optim.AdamW(groups, settings.lr, (settings.momentum, 0.999), fused=fused)
 
 
-def warmup_steps(steps_per_epoch: int, settings: TrainSettings, part: range | None = None) -> int:
-    """At most half of the epochs of this part, so that a short one still reaches its learning rate."""
-    epochs = settings.epochs if part is None else len(part)
-    return min(round(settings.warmup_epochs * steps_per_epoch), epochs * steps_per_epoch // 2)
+def warmup_steps(steps_per_epoch: int, settings: TrainSettings) -> int:
+    """At most half of the training, so that a short one still reaches its learning rate."""
+    return min(round(settings.warmup_epochs * steps_per_epoch), settings.epochs * steps_per_epoch // 2)
 
 
-def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings, part: range | None = None) -> float:
+def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
     """The rate of update number `step` (from 0): a linear rise to `lr`, then constant or half a cosine.
 
-    The cosine ends at lr · lr_final with the very last update. Of a training in parts, `step` counts from the first
-    one's beginning: all are on one curve, to which each rises linearly.
+    The cosine ends at lr · lr_final with the very last update.
     """
-    begun = 0 if part is None else part.start * steps_per_epoch
-    rise, done = warmup_steps(steps_per_epoch, settings, part), step - begun
-    rate = settings.lr * _decay(step, steps_per_epoch, settings)
-    return rate * (done + 1) / rise if done < rise else rate
-
-
-def _decay(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
     warmup, last = warmup_steps(steps_per_epoch, settings), settings.epochs * steps_per_epoch - 1
-    if step < warmup or settings.schedule == "constant":
-        return 1.0
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    if settings.schedule == "constant":
+        return settings.lr
     progress = (step - warmup) / max(last - warmup, 1)
-    return settings.lr_final + (1 - settings.lr_final) * (1 + math.cos(math.pi * progress)) / 2
+    return settings.lr * (settings.lr_final + (1 - settings.lr_final) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def newness(fresh: float, settings: TrainSettings) -> float:

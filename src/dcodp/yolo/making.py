@@ -70,7 +70,7 @@ class Making:
         latest = PrunePlan.from_json(folder / "plan.json")
         plan = latest if before is None else before.plan.then(latest)
         told = [*(before.notes if before else []), *read_json(folder / "notes.json")]
-        if epochs := len(epochs_of(self.epochs, step, self.steps)):
+        if epochs := epochs_of(self.epochs, step, self.steps):
             small = self._trained(small, plan, graph or detector.coupling_graph(self.size), epochs, folder)
         return Made(small, plan, list(dict.fromkeys(told)))
 
@@ -97,12 +97,14 @@ class Making:
         target = target_of(job.target, step, self.steps, dense, shrinking.graph)
         return shrinking.to(job.ratio, target, job.round_to)
 
-    def _trained(self, small: nn.Module, plan: PrunePlan, graph: CouplingGraph, epochs: int, folder: Path) -> nn.Module:
-        """The net that was opened teaches in every step."""
+    def _trained(
+        self, small: nn.Module, plan: PrunePlan, graph: CouplingGraph, epochs: range, folder: Path
+    ) -> nn.Module:
+        """The net that was opened teaches in every step, each of which draws images and changes to them of its own."""
         job, device = self.job, next(self.dense.network.parameters()).device
         lr = job.lr if job.lr is not None else usual_lr(len(self.images.of("train")))
         settings = Tuning(
-            epochs, job.batch, lr, self.method.finetune.distill, job.seed,
+            len(epochs), job.batch, lr, self.method.finetune.distill, job.seed + epochs.start,
             "cpu" if device.type == "cpu" else str(device.index or 0),
         )  # fmt: skip
         best = tuned(small, self.dense, graph, plan, self.images, self.size, settings, folder / "training")
