@@ -86,7 +86,7 @@ def test_a_floor_gives_way_to_the_budget_and_says_so(traced, caplog):
 
 def test_a_target_below_the_floors_is_refused(traced):
     _, graph, scores = traced
-    with pytest.raises(dcodp.InputError, match=r"cannot be met: with 0\.1 of each group .* lower allocation\.floor"):
+    with pytest.raises(dcodp.InputError, match=r"cannot be met: with 0\.1 of each group .*; ask for that share"):
         dcodp.select(graph, scores, target="flops:0.005", allocation=CostAware(floor=0.8), comparable=True)
     plan = dcodp.select(graph, scores, target="flops:0.005", allocation=CostAware(floor=0.01), comparable=True)
     assert graph.flops(plan.groups) / graph.flops() == pytest.approx(0.005, abs=0.01)

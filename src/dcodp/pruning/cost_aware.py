@@ -85,7 +85,7 @@ def cost_aware_counts(
     if reached > share * (1 + 1e-9):
         raise InputError(
             f"target={kind}:{share:g} cannot be met: with {lowered.floor:g} of each group the smallest net keeps "
-            f"{reached:.3f}; lower allocation.floor, or choose another share"
+            f"{reached:.3f}; ask for that share or more, or (run.py) for a smaller allocation.floor"
         )
     return {graph.groups[number].name: int(kept[number]) for number in piles}
 
