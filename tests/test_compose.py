@@ -82,7 +82,7 @@ def test_a_sweep_expands_to_its_cells():
         ("importance=slimming allocation=global", r"use importance\.aggregate=mean or max"),
         ("ratio=1.3", r"ratio=1.3 is out of range; use 0.0 ≤ ratio < 1.0"),
         ("finetune.epoch=3", r"finetune.epoch is not known; did you mean finetune.epochs\?"),
-        ("dataset=voc2017", "dataset=voc2017 is not known; use one of coco2017, custom, shapes, voc0712, voc2007, "),
+        ("dataset=voc2017", "dataset=voc2017 is not known; use one of bccd, coco2017, custom, shapes, voc0712, "),
         ("importance=nose", "importance=nose is not known; use one of chip"),
         ("ratio=half", "ratio=half is not understood"),
         ("nonsense", "write overrides as key=value"),

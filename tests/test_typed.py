@@ -29,6 +29,8 @@ ELSEWHERE = {
     "make test": "it would start this test",
     "make docs": "tests/report/test_site.py",
     "dcodp data fetch voc2007 --data data": "tests/data/test_fetch.py, without a network",
+    "dcodp data fetch bccd --data data": "the same",
+    "yolo detect train model=yolov8n.pt data=data/bccd/data.yaml imgsz=320 epochs=12": "ultralytics' own, its weights",
     ".venv/bin/pip install pre-commit": "a network",
     ".venv/bin/pre-commit install": "a network",
     ".venv/bin/pytest tests/test_floors.py::test_no_room_imports_one_above_it": "a test",

@@ -313,6 +313,9 @@ def _identify_time(tree: dict[str, Any], config: Config) -> None:
         tree["latency"]["table"] = file_digest(table) if is_of_another(table) else None
 
 
+DESCRIBED = "a data.yaml or a COCO JSON file (`dcodp data fetch` brings published sets)"
+
+
 def _identify_files(tree: dict[str, Any], dataset: DatasetConfig) -> None:
     """A custom set's files count by content and, as that alone does not tell which images they mean, by place too;
     no other set looks at these settings."""
@@ -321,7 +324,7 @@ def _identify_files(tree: dict[str, Any], dataset: DatasetConfig) -> None:
             tree.pop(key, None)
         return
     for key, path in custom_files(dataset).items():
-        tree[key] = f"{file_digest(path, 'a data.yaml or a COCO JSON file')} {path.resolve()}"
+        tree[key] = f"{file_digest(path, DESCRIBED)} {path.resolve()}"
     for key in ("train_images", "val_images", "test_images"):
         if tree.get(key):
             tree[key] = str(Path(tree[key]).resolve())

@@ -123,7 +123,7 @@ def test_the_command_names_everything_broken_in_a_copy(realdata, tmp_path, trunc
 
 
 def test_the_command_refuses_what_it_cannot_check(tmp_path):
-    assert "use one of coco2017, custom" in str(dcodp_check("voc2017").exception)
+    assert "use one of bccd, coco2017, custom" in str(dcodp_check("voc2017").exception)
     assert "one at a time" in str(dcodp_check("voc2007,voc2012").exception)
     told = dcodp_check("custom", f"dataset.file={tmp_path}/data.yaml")
     assert told.exit_code == 1 and told.stdout.count("data.yaml does not exist") == 1

@@ -17,10 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from dcodp.cli import build_app
+from dcodp.config import DatasetConfig
 from dcodp.data import download as downloads
 from dcodp.data.archives import unpack
+from dcodp.data.conversion import content
 from dcodp.data.fetching import fetch
 from dcodp.data.sources import Archive, Folder, read_sources
+from dcodp.data.splits import load
 from dcodp.errors import InputError
 from dcodp.files import leased
 
@@ -43,7 +46,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(len(body) - start))
+        if server.chunked:  # packed while it is sent: nobody knows how long it is
+            self.send_header("Transfer-Encoding", "chunked")
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        else:
+            self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         sent = server.drops.pop(0) if server.drops else len(body)
         self.wfile.write(body[start : start + sent])
@@ -61,6 +68,7 @@ def server(monkeypatch):
     monkeypatch.setattr(downloads, "PAUSE_S", 0.0)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
         served.files, served.asked, served.drops, served.knows_range, served.stall_s = {}, [], [], True, 0.0
+        served.chunked = False
         served.url = f"http://127.0.0.1:{served.server_port}"
         threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield served
@@ -260,6 +268,73 @@ def test_one_fetch_at_a_time(bring, tmp_path):
         assert f"another fetch (process {os.getpid()} on " in refused(bring, kit())
 
 
+def cells(server, voc_tree, **changes) -> Folder:
+    """A data set in VOC's layout, packed anew for each download, as conf/sources.yaml describes BCCD."""
+    voc_tree.list("test", "b")
+    voc_tree.annotate("c", voc_tree.object("person", 10, 15, 30, 21), voc_tree.object("dog", 7, 7, 7, 9))
+    folder = voc_tree.folder
+    body = zipped({f"repo-1a2b/{path}": (folder / path).read_bytes() for path in sorted(tree(folder))})
+    archive = published(server, "cells.zip", body, bytes=None, md5=None)
+    facts = changes or {"content": cells_content(voc_tree)}
+    return Folder("cells", ".", (archive,), ("data.yaml",), "repo-1a2b", ("person", "dog", "cat"), **facts)
+
+
+IN = ("train/a", "train/b", "train/c", "val/c", "val/a", "test/b")
+# Shares of 40 × 30 pixels; of c, the corners (10, 15) and (30, 21), and a box without area; so is b's.
+ROWS = {
+    "a": b"1 0.512500 0.516667 0.975000 0.966667\n0 0.281250 0.220833 0.462500 0.241667\n",
+    "b": b"",
+    "c": b"0 0.500000 0.600000 0.500000 0.200000\n",
+}
+DESCRIBED = b"train: images/train\nval: images/val\ntest: images/test\nnames:\n  0: person\n  1: dog\n  2: cat\n"
+
+
+def cells_content(voc_tree) -> str:
+    files = {"data.yaml": DESCRIBED}
+    files |= {f"images/{name}.jpg": voc_tree.image(name[-1]).read_bytes() for name in IN}
+    files |= {f"labels/{name}.txt": ROWS[name[-1]] for name in IN}
+    lines = [f"{hashlib.sha256(body).hexdigest()}  {name}\n" for name, body in sorted(files.items())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_another_layout_is_turned_and_verified_by_what_it_holds(server, bring, tmp_path, voc_tree, chunked):
+    server.chunked, server.drops = chunked, [400]
+    said = bring([cells(server, voc_tree)])
+    assert "bytes; beginning anew" in said and "verified" not in said and "cells is complete" in said
+    assert [wanted for _, wanted in server.asked] == [None, None]
+    made = tmp_path / "data" / "cells"
+    assert tree(made) == {"data.yaml", *(f"images/{i}.jpg" for i in IN), *(f"labels/{i}.txt" for i in IN)}
+    assert {name: (made / f"labels/train/{name}.txt").read_bytes() for name in ROWS} == ROWS
+    assert (made / "data.yaml").read_bytes() == DESCRIBED
+    assert tree(tmp_path / "data") == {f"cells/{path}" for path in tree(made)}
+    whole = load(DatasetConfig(layout="custom", file=str(made / "data.yaml")), made, "train")
+    assert whole.classes == ("person", "dog", "cat") and [len(image.boxes) for image in whole.images] == [2, 0, 1]
+
+
+def test_other_boxes_than_were_published_are_refused(server, bring, tmp_path, voc_tree):
+    folder = cells(server, voc_tree, content="0" * 64)
+    assert f"other images or boxes than were published ({cells_content(voc_tree)})" in refused(bring, [folder])
+    assert tree(tmp_path / "data") == {"downloads/cells.zip"}
+
+
+def test_a_layout_that_cannot_be_turned_is_named(server, bring, tmp_path, voc_tree):
+    whole = cells(server, voc_tree)
+    voc_tree.image("b").unlink()
+    assert "JPEGImages/b.jpg is missing" in refused(bring, [cells(server, voc_tree, content=whole.content)])
+    (tmp_path / "data/downloads/cells.zip").unlink()
+    voc_tree.annotate("a", voc_tree.object("horse", 1, 1, 4, 4))
+    message = refused(bring, [cells(server, voc_tree, content=whole.content)])
+    assert "Annotations/a.xml" in message and "is of unknown class 'horse'" in message
+    assert tree(tmp_path / "data") == {"downloads/cells.zip"}
+
+
+@pytest.mark.realdata
+def test_bccd_as_it_was_measured_is_what_is_fetched(realdata):
+    (folder,) = read_sources(CONF / "sources.yaml")["bccd"]
+    assert content(realdata / "bccd") == folder.content
+
+
 def entry(kind: bytes, name="kit/one/link", target="../../../outside") -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
@@ -324,12 +399,16 @@ def test_damaged_archives_are_named(name, tmp_path):
 
 def test_the_committed_sources_are_complete():
     known = read_sources(CONF / "sources.yaml")
-    assert set(known) == {"voc2007", "voc2012", "coco2017"}
+    assert set(known) == {"voc2007", "voc2012", "coco2017", "bccd"}
+    (cells,) = known["bccd"]
+    assert cells.content and cells.archives[0].bytes is None  # GitHub packs it anew
     archives = [archive for folders in known.values() for folder in folders for archive in folder.archives]
+    archives.remove(cells.archives[0])
     assert len(archives) == len({archive.md5 for archive in archives}) == 6
     assert all(len(archive.md5) == 32 and archive.bytes > 10**8 for archive in archives)
     places = {folder.place(Path("data")).as_posix() for folders in known.values() for folder in folders}
     assert places == {
+        "data/bccd",
         *(f"data/VOCdevkit/VOC{year}" for year in (2007, 2012)),
         *(f"data/coco/{name}" for name in ("annotations", "train2017", "val2017")),
     }
@@ -361,6 +440,7 @@ UNUSABLE = [
     {"into": "../x"},
     {"bytes": "1, colour: red"},
     {"md5": "01" * 16},  # without quotes a number
+    {"bytes": "null"},  # then content has to be told
 ]
 
 

@@ -24,7 +24,7 @@ ConfigDir = Annotated[
 
 
 def fetch(
-    datasets: Annotated[list[str], typer.Argument(help="voc2007, voc2012, coco2017; several at once.")],
+    datasets: Annotated[list[str], typer.Argument(help="voc2007, voc2012, coco2017, bccd; several at once.")],
     data: Data = Path("data"),
     source: Annotated[
         Path | None, typer.Option("--from", help="Folder with the archives: no network is used then.")
@@ -36,7 +36,10 @@ def fetch(
         Path | None, typer.Option(help="A file like dcodp's conf/sources.yaml, to read in its place.")
     ] = None,
 ) -> None:
-    """Download, verify and unpack published data sets; interrupted, the same command goes on."""
+    """Download, verify and unpack published data sets; interrupted, the same command goes on.
+
+    BCCD comes with a data.yaml: `dcodp prune best.pt --data DATA/bccd/data.yaml`.
+    """
     from dcodp.data.fetching import fetch
     from dcodp.data.sources import read_sources
 

@@ -38,7 +38,8 @@ def open_split(root: Path, split: str) -> Listing:
     file, folder = base / "annotations" / f"instances_{split}.json", base / split
     if not file.is_file():
         there = names((base / "annotations").glob("instances_*.json"))
-        raise InputError(f"{file} does not exist (there: {there}); unpack COCO's annotations there or set paths.data")
+        remedy = "set paths.data, or let `dcodp data fetch coco2017` bring it"
+        raise InputError(f"{file} does not exist (there: {there}); {remedy}")
     return open_file(file, folder)
 
 

@@ -2,7 +2,7 @@
 
 What has arrived lies in <file>.part and is only ever appended to, so an interrupt, a dropped connection or a full
 disk costs nothing: the next attempt asks for the rest (HTTP Range, RFC 9110 section 14). Only a file of the right size
-and checksum gets its name.
+and checksum gets its name. A file whose size nobody knows is packed anew each time, so it begins anew, too.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ def download(archive: Archive, folder: Path, say: Callable[[str], None]) -> Path
         verify(finished, archive, "delete it, so that it is loaded anew")
         return finished
     folder.mkdir(parents=True, exist_ok=True)
-    if part.exists() and part.stat().st_size > archive.bytes:
+    if part.exists() and (archive.bytes is None or part.stat().st_size > archive.bytes):
         part.unlink()
-    _make_sure_of_room(part, archive)
-    if _size(part) < archive.bytes:
+    if archive.bytes is not None:
+        _make_sure_of_room(part, archive.bytes)
+    if archive.bytes is None or _size(part) < archive.bytes:
         _from_any_address(archive, part, say)
     try:
         verify(part, archive, "it was deleted, and the next attempt begins anew")
@@ -61,7 +62,7 @@ def download(archive: Archive, folder: Path, say: Callable[[str], None]) -> Path
 
 def verify(path: Path, archive: Archive, remedy: str) -> None:
     """Raises InputError where the file has not the size and the checksum that the archive should have."""
-    if (size := path.stat().st_size) != archive.bytes:
+    if archive.bytes is not None and (size := path.stat().st_size) != archive.bytes:
         raise InputError(f"{path} is not {archive.file}: it has {size:,} bytes, not {archive.bytes:,}; {remedy}")
     for name in ("md5", "sha256"):
         wanted = getattr(archive, name)
@@ -82,10 +83,10 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _make_sure_of_room(part: Path, archive: Archive) -> None:
-    free, needed = shutil.disk_usage(part.parent).free, archive.bytes - _size(part)
+def _make_sure_of_room(part: Path, total: int) -> None:
+    free, needed = shutil.disk_usage(part.parent).free, total - _size(part)
     if free < needed:
-        room = f"{free / 1e9:.1f} GB left, {archive.file} needs {needed / 1e9:.1f} GB"
+        room = f"{free / 1e9:.1f} GB left, {part.stem} needs {needed / 1e9:.1f} GB"
         raise InputError(f"{part.parent} has {room}; make room and try again")
 
 
@@ -98,28 +99,35 @@ def _from_any_address(archive: Archive, part: Path, say: Callable[[str], None]) 
             except _Refused as error:
                 reasons.append(f"{address}: {error}")
                 say(reasons[-1])
-    kept = f"{_size(part):,} of {archive.bytes:,} bytes are kept and the same command goes on from there"
+    kept = "the same command begins anew"
+    if archive.bytes is not None:
+        kept = f"{_size(part):,} of {archive.bytes:,} bytes are kept and the same command goes on from there"
     raise InputError(f"{archive.file} did not arrive ({'; '.join(reasons)}); {kept}, or give its folder with --from")
 
 
-def _from(address: str, part: Path, total: int, advance: Advance, say: Callable[[str], None]) -> None:
+def _from(address: str, part: Path, total: int | None, advance: Advance, say: Callable[[str], None]) -> None:
     """Connects again and again until everything is there, or until nothing more comes."""
     idle = 0
-    while (before := _size(part)) < total:
+    while True:
+        before = _size(part)
         try:
-            _connect(address, part, total, advance)
+            return _connect(address, part, total, advance)
         except (OSError, http.client.HTTPException) as error:
-            idle = 0 if _size(part) > before else idle + 1
+            idle = 0 if total is not None and _size(part) > before else idle + 1
             if idle == ATTEMPTS:
                 raise _Refused(f"gave up after {ATTEMPTS} attempts ({_reason(error)})") from error
-            say(f"{address}: {_reason(error)} after {_size(part):,} of {total:,} bytes; going on")
+            so_far = f"{_size(part):,} bytes; beginning anew"
+            if total is not None:
+                so_far = f"{_size(part):,} of {total:,} bytes; going on"
+            say(f"{address}: {_reason(error)} after {so_far}")
             time.sleep(PAUSE_S * 2 ** (idle - 1) if idle else 0)
 
 
-def _connect(address: str, part: Path, total: int, advance: Advance) -> None:
+def _connect(address: str, part: Path, total: int | None, advance: Advance) -> None:
     """One connection: appends what it brings. OSError or HTTPException where it ends too early."""
     headers = {"User-Agent": "dcodp", "Accept-Encoding": "identity"}
-    if have := _size(part):
+    have = _size(part) if total is not None else 0
+    if have:
         headers["Range"] = f"bytes={have}-"
     try:
         with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S) as answer:
@@ -128,19 +136,22 @@ def _connect(address: str, part: Path, total: int, advance: Advance) -> None:
             while chunk := answer.read1(CHUNK):
                 _append(part, chunk)
                 advance(_size(part))
-                if _size(part) > total:
+                if total is not None and _size(part) > total:
                     part.unlink()
                     raise _Refused(f"sends more than {total:,} bytes")
+            cut_off = answer.length or _size(part) < (total or 0)  # what the answer still owes
     except urllib.error.HTTPError as error:
         if error.code < 500 and error.code not in (408, 429):
             raise _Refused(f"answers {error.code} {error.reason}") from error
         raise
-    if _size(part) < total:
+    if cut_off:
         raise ConnectionError("the connection ended")
 
 
-def _begins(answer: http.client.HTTPResponse, have: int, total: int) -> int:
+def _begins(answer: http.client.HTTPResponse, have: int, total: int | None) -> int:
     """The place in the file of the first byte that this answer brings: `have`, or 0 where Range is ignored."""
+    if total is None:
+        return 0
     if answer.status == 206:
         said = f"{answer.headers.get('Content-Range')}"
         if said != f"bytes {have}-{total - 1}/{total}":
@@ -167,8 +178,8 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _bar(description: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """A bar in bytes on the terminal's error stream; nothing where that is no terminal."""
+def _bar(description: str, total: int | None, done: int = 0) -> Iterator[Advance]:
+    """A bar in bytes, or how many there are, on the terminal's error stream; nothing where that is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     speed = (TransferSpeedColumn(), TimeRemainingColumn())

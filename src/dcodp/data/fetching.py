@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dcodp.data.archives import unpack
+from dcodp.data.conversion import content, to_ultralytics
 from dcodp.data.download import download, verify
 from dcodp.data.sources import Archive, Folder
 from dcodp.errors import InputError
@@ -62,8 +63,9 @@ def _archive(archive: Archive, data: Path, source: Path | None, say: Say) -> Pat
         if not path.is_file():
             raise InputError(f"{path} does not exist; put it there, from {' or '.join(archive.addresses)}")
         verify(path, archive, "replace it")
-    checked = " and ".join(name for name in ("md5", "sha256") if getattr(archive, name)) or "size"
-    say(f"{path} is verified by its {checked}")
+    checked = " and ".join(name for name in ("md5", "sha256") if getattr(archive, name))
+    if checked or archive.bytes is not None:
+        say(f"{path} is verified by its {checked or 'size'}")
     return path
 
 
@@ -75,11 +77,25 @@ def _unpack(folder: Folder, archives: Sequence[Path], data: Path) -> None:
     try:
         for archive in archives:
             unpack(archive, partial)
-        made, place = partial / folder.path, folder.place(data)
-        if not made.is_dir() or (lacking := _lacking(folder, made)):
-            what = f"{folder.path}/{lacking}" if made.is_dir() else folder.path
-            raise InputError(f"{', '.join(str(a) for a in archives)} do not hold {what}; check conf/sources.yaml")
+        made, place = _made(folder, archives, partial), folder.place(data)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.rename(made, place)
     finally:
         shutil.rmtree(partial)
+
+
+def _made(folder: Folder, archives: Sequence[Path], unpacked: Path) -> Path:
+    """The folder among what was unpacked, in the layout that is asked for, and verified."""
+    named, packed = ", ".join(map(str, archives)), folder.packed or folder.path
+    made = unpacked / packed
+    if not made.is_dir():
+        raise InputError(f"{named} do not hold {packed}; check conf/sources.yaml")
+    if folder.classes:
+        turned = unpacked / ".turned"
+        to_ultralytics(made, turned, folder.classes)
+        made = turned
+    if lacking := _lacking(folder, made):
+        raise InputError(f"{named} do not hold {packed}/{lacking}; check conf/sources.yaml")
+    if folder.content is not None and (found := content(made)) != folder.content:
+        raise InputError(f"{named} hold other images or boxes than were published ({found}); delete and fetch again")
+    return made

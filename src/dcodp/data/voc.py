@@ -7,7 +7,7 @@ are 1-based and inclusive, and objects that are `difficult` do not count in the 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,8 @@ def find(root: Path, year: str) -> Path:
         if (kit / year).is_dir():
             return kit / year
     present = names(path for kit in kits for path in kit.glob("VOC2*") if path.is_dir())
-    raise InputError(f"{root} holds no VOCdevkit/{year} (there: {present}); unpack {year} there or set paths.data")
+    remedy = f"set paths.data, or let `dcodp data fetch {year.lower()}` bring it"
+    raise InputError(f"{root} holds no VOCdevkit/{year} (there: {present}); {remedy}")
 
 
 def open_split(folder: Path, split: str, classes: Sequence[str] = CLASSES) -> Listing:
@@ -45,23 +46,25 @@ def open_split(folder: Path, split: str, classes: Sequence[str] = CLASSES) -> Li
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         if not (folder / part).is_dir():
             raise InputError(f"{folder / part} does not exist; {folder} is not complete: unpack it again")
-    ids = _ids(folder / "ImageSets" / "Main" / f"{split}.txt")
+    listed = ids(folder / "ImageSets" / "Main" / f"{split}.txt")
     known = {name: label for label, name in enumerate(classes)}
     seen: set[str] = set()
 
     def items():
-        for name in ids:
+        for name in listed:
             if name in seen:
                 yield Problem(folder / "ImageSets" / "Main" / f"{split}.txt", f"lists image {name} twice")
             else:
                 seen.add(name)
                 yield from _image(folder, name, known)
 
-    return Listing(tuple(classes), len(ids), items())
+    return Listing(tuple(classes), len(listed), items())
 
 
-def _ids(listed: Path) -> list[str]:
-    """The first word of every line: the per-class lists of VOC have a second one."""
+def ids(listed: Path) -> list[str]:
+    """The names of the images that a split's file lists, in its order. Raises InputError where it lists none.
+
+    The first word of every line: the per-class lists of VOC have a second one."""
     if not listed.is_file():
         there = names(path for path in listed.parent.glob("*.txt") if "_" not in path.stem)
         raise InputError(f"{listed} does not exist; choose a split that does (there: {there})")
@@ -69,18 +72,18 @@ def _ids(listed: Path) -> list[str]:
         lines = listed.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{listed} cannot be read as text ({error}); replace it") from error
-    ids = [line.split()[0] for line in lines if line.strip()]
-    if not ids:
+    found = [line.split()[0] for line in lines if line.strip()]
+    if not found:
         raise InputError(f"{listed} lists no images; put one image name on each line")
-    return ids
+    return found
 
 
 def _image(folder: Path, name: str, known: dict[str, int]) -> list[LabelledImage | Problem]:
     annotation, path = folder / "Annotations" / f"{name}.xml", folder / "JPEGImages" / f"{name}.jpg"
     problems = [] if path.is_file() else [Problem(path, "is missing")]
     try:
-        tree = _parse(annotation)
-        width, height = (_pixels(tree, key) for key in ("width", "height"))
+        tree = parse(annotation)
+        width, height = (pixels(tree, key) for key in ("width", "height"))
     except ValueError as error:
         return [*problems, Problem(annotation, str(error))]
     entries = [(f"object {number}", element) for number, element in enumerate(tree.findall("object"), 1)]
@@ -110,7 +113,8 @@ class _PlainTree(ElementTree.TreeBuilder):
         raise ValueError("it declares a document type, which annotations must not: delete the <!DOCTYPE …>")
 
 
-def _parse(annotation: Path) -> ElementTree.Element:
+def parse(annotation: Path) -> ElementTree.Element:
+    """An image's annotation. Raises ValueError saying what is wrong with the file."""
     try:
         return ElementTree.fromstring(annotation.read_bytes(), ElementTree.XMLParser(target=_PlainTree()))
     except FileNotFoundError:
@@ -119,7 +123,8 @@ def _parse(annotation: Path) -> ElementTree.Element:
         raise ValueError(f"cannot be read as an XML annotation ({error})") from error
 
 
-def _pixels(tree: ElementTree.Element, key: str) -> int:
+def pixels(tree: ElementTree.Element, key: str) -> int:
+    """The image's "width" or "height". Raises ValueError where the annotation has none."""
     number = whole(tree.findtext(f"size/{key}", ""))
     if number is None or number < 1:
         raise ValueError(f"has no {key} in <size>, or not a positive whole number")
@@ -129,7 +134,21 @@ def _pixels(tree: ElementTree.Element, key: str) -> int:
 def _object(
     element: ElementTree.Element, width: int, height: int, known: dict[str, int]
 ) -> tuple[_Object, dict[str, str]]:
-    """Only the object's own <bndbox>; those of its <part>s lie one level deeper and are not objects."""
+    label, (x, y, X, Y) = named_box(element, known)
+    name = element.findtext("name", "").strip()
+    difficult = element.findtext("difficult", "0").strip()
+    if difficult not in ("0", "1"):
+        raise ValueError(f"({name}) has <difficult>{difficult}</difficult>; write 0 or 1")
+    box, reaches_out = fit_box((x - 1, y - 1, X, Y), width, height)
+    return _Object(box, label, difficult == "1"), {CLIPPED: reaches_out}
+
+
+def named_box(element: ElementTree.Element, known: Mapping[str, int]) -> tuple[int, tuple[float, float, float, float]]:
+    """The label and the corners x, y, X, Y of an object, as they stand in its annotation. Raises ValueError where
+    there are none.
+
+    Only the object's own <bndbox>; those of its <part>s lie one level deeper and are not objects.
+    """
     name = element.findtext("name", "").strip()
     if name not in known:
         raise ValueError(f"is of unknown class {name!r}; known are {', '.join(known)}")
@@ -139,8 +158,4 @@ def _object(
         x, y, X, Y = (float(bndbox.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError:
         raise ValueError(f"({name}) has a box without four numbers") from None
-    difficult = element.findtext("difficult", "0").strip()
-    if difficult not in ("0", "1"):
-        raise ValueError(f"({name}) has <difficult>{difficult}</difficult>; write 0 or 1")
-    box, reaches_out = fit_box((x - 1, y - 1, X, Y), width, height)
-    return _Object(box, known[name], difficult == "1"), {CLIPPED: reaches_out}
+    return known[name], (x, y, X, Y)
