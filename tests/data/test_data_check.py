@@ -122,6 +122,20 @@ def test_the_command_names_everything_broken_in_a_copy(realdata, tmp_path, trunc
         assert sum(file in line and what in line for line in told.stdout.splitlines()) >= 2, file  # in both splits
 
 
+def test_a_set_whose_data_yaml_lies_in_the_data_folder(tmp_path, write_image):
+    folder = tmp_path / "some, 'odd' folder"
+    for split in ("train", "val", "test"):
+        write_image(folder / f"bccd/images/{split}/a.jpg")
+        labels = folder / f"bccd/labels/{split}/a.txt"
+        labels.parent.mkdir(parents=True)
+        labels.write_text("0 0.5 0.5 0.5 0.5\n")
+    names = "train: images/train\nval: images/val\ntest: images/test\nnames: [RBC]\n"
+    (folder / "bccd/data.yaml").write_text(names)
+    told = dcodp_check("bccd", "--data", str(folder))
+    assert told.exit_code == 0 and "BCCD: every image and annotation is whole" in told.stdout
+    assert "test (test)" in told.stdout
+
+
 def test_the_command_refuses_what_it_cannot_check(tmp_path):
     assert "use one of bccd, coco2017, custom" in str(dcodp_check("voc2017").exception)
     assert "one at a time" in str(dcodp_check("voc2007,voc2012").exception)

@@ -69,7 +69,9 @@ def check(
     from dcodp.data.checking import check
 
     register()
-    found = [config for _, config in cells(folder("conf"), [f"dataset={dataset}", *(overrides or ())], config_dir)]
+    place = str(data).replace("'", r"\'")  # in quotes, for folders with commas or spaces
+    chosen = [f"dataset={dataset}", f"paths.data='{place}'", *(overrides or ())]
+    found = [config for _, config in cells(folder("conf"), chosen, config_dir)]
     if len(found) > 1:
         raise InputError("several data sets were asked for; check one at a time")
     report = check(found[0].dataset, data)

@@ -80,10 +80,10 @@ def _check_split(config: DatasetConfig, split: str, listing: Listing) -> SplitRe
     whole = DetectionSet(config.name, split, listing.classes, images, category_ids=listing.category_ids)
     return SplitReport(
         split=split,
-        name=config.train if split == "train" else config.val,
+        name=getattr(config, split),
         listed=listing.size,
         images=len(images),
-        published=config.published_train if split == "train" else config.published_val,
+        published=getattr(config, f"published_{split}"),
         difficult=sum(int(image.difficult.sum()) for image in images),
         crowd=sum(int(image.crowd.sum()) for image in images),
         objects=class_counts(whole),
