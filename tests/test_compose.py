@@ -130,6 +130,22 @@ def test_keys_that_came_later_name_no_run_anew_until_they_are_used():
     ]
 
 
+def test_other_weights_of_the_teacher_are_another_method():
+    """Or a table would take their nets for seeds of one."""
+    taught = [
+        one("finetune.distill=1"),
+        one("finetune.distill=4"),
+        one("finetune.distill=1", "finetune.distill_features=0.1"),
+    ]
+    assert len({run_id(config) for config in taught}) == 3
+    assert run_id(one("train.distill_features=0")) == run_id(one())
+    assert [Method.of(config).recovery for config in taught] == [
+        "labels + distillation",
+        "labels + distillation (weight 4)",
+        "labels + distillation (features 0.1)",
+    ]
+
+
 def test_weights_count_by_content_not_by_place(tmp_path):
     for name in ("a.pt", "b.pt"):
         (tmp_path / name).write_bytes(b"same")

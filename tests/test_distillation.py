@@ -92,6 +92,19 @@ def test_a_copy_has_nothing_to_learn_and_a_pruned_net_has_in_every_part(family):
     assert float(loss.detach()) == pytest.approx(sum(map(float, parts.values())), rel=1e-5)
 
 
+def test_maps_have_a_weight_of_their_own_and_are_not_read_without_it(family):
+    dense, graph, plan = family
+    small = dense.with_network(frozen_copy(dcodp.prune(dense.network, plan)))
+    found = []
+    for features in (1.0, 0.25, 0.0):
+        term = distillation(dense, small.network, graph, plan, 2.0, features)
+        found.append({k: float(v) for k, v in objective(small, term, False, batch())[1].items()})
+    assert not term.kept and found[2]["distill_features"] == 0 < found[0]["distill_features"]
+    assert found[1]["distill_features"] == pytest.approx(found[0]["distill_features"] / 4)
+    for part in found[0].keys() - {"distill_features"}:
+        assert found[0][part] == pytest.approx(found[1][part]) == pytest.approx(found[2][part])
+
+
 def test_a_teacher_in_bfloat16_says_nearly_the_same(family, monkeypatch):
     """As where the processor has instructions for it; elsewhere it is only slow. What a head says is compared as it is:
     the logits of these nets reach thousands, and divergences of them turn on the last digits."""

@@ -82,7 +82,7 @@ def test_everything_is_there_and_the_card_says_what_the_record_does(made):
     for block, stage in (("dense", record["stages"][0]), ("pruned", record["stages"][-1])):
         assert card[block] == {**stage, "split": "val"}
     assert card["pruned"]["flops"] / card["dense"]["flops"] == pytest.approx(0.5, abs=0.01)
-    assert card["trained"] == {"epochs": 1, "images": 8, "seed": 0, "distill": 1.0}
+    assert card["trained"] == {"epochs": 1, "images": 8, "seed": 0, "distill": 1.0, "distill_features": 1.0}
     for ours, theirs in (("small.safetensors", "model.safetensors"), ("plan.json", "plan.json")):
         assert (folder / ours).read_bytes() == (run / theirs).read_bytes()
     text = (folder / "card.md").read_text()

@@ -140,6 +140,7 @@ class TrainSettings:
     amp_on_cpu: bool = late(field(default=False))
     sparsity: float = within(0.0, 0.0, 1.0)  # Network Slimming: rate of the L1 penalty on the batch norms' scales
     distill: float = late(within(0.0, 0.0, 1e4))  # fine-tuning only: the weight of what the dense net teaches
+    distill_features: float = late(within(1.0, 0.0, 1e4))  # of that, the weight of its maps, summed over blocks
     labels: bool = late(field(default=True))  # fine-tuning only: whether the labels teach
 
 
@@ -277,10 +278,13 @@ def without_late_defaults(config: Any) -> dict[str, Any]:
     return {key: value for key, value in to_dict(config).items() if key not in left_out}
 
 
+OF_A_PRUNED_NET = ("train.distill", "train.distill_features", "train.labels")  # who trains the dense net has no teacher
+
+
 def semantic(config: Config) -> dict[str, Any]:
     """The part of the configuration that decides the result, defaults included; files by content, not by place."""
     tree = to_dict(config)
-    for key in (*not_semantic(), *_late_defaults(config), "train.distill", "train.labels"):
+    for key in (*not_semantic(), *_late_defaults(config), *OF_A_PRUNED_NET):
         *parents, last = key.split(".")
         node = tree
         for part in parents:

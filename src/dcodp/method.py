@@ -62,6 +62,12 @@ def _with_details(allocation: Mapping[str, Any]) -> str:
 
 def _recovery(finetune: Mapping[str, Any], control: str) -> str:
     """labels, distillation, or both; "scratch + …" from random weights."""
-    weight = float(finetune.get("distill") or 0.0)
-    parts = ["labels"] * bool(finetune.get("labels", True)) + ["distillation"] * (weight > 0)
+    parts = ["labels"] * bool(finetune.get("labels", True)) + _distillation(finetune)
     return " + ".join(["scratch"] * (control == "scratch") + parts)
+
+
+def _distillation(finetune: Mapping[str, Any]) -> list[str]:
+    """ "distillation", or "distillation (weight 4)" where its weights are not the usual ones."""
+    weight, features = float(finetune.get("distill") or 0.0), float(finetune.get("distill_features", 1.0))
+    told = [f"weight {weight:g}"] * (weight != 1) + [f"features {features:g}"] * (features != 1)
+    return [f"distillation ({', '.join(told)})" if told else "distillation"] if weight else []

@@ -221,6 +221,7 @@ def _card(job: Job, config: Config, record: Record) -> dict[str, Any]:
             "images": told["images"]["train"],
             "seed": config.seed,
             "distill": config.finetune.distill,
+            "distill_features": config.finetune.distill_features,
         },
         "dense": {**dense, "split": job.split},
         "pruned": {**small, "split": job.split},

@@ -180,7 +180,7 @@ def test_a_method_of_two_steps_ends_at_the_same_target(best, data, tmp_path, mon
     monkeypatch.setattr(making, "Shrinking", None)
     card = run(job, method)
     assert trained == [1, 0, 1, 2] and card["trained"] | {"images": 0} == {
-        "epochs": 3, "steps": 2, "images": 0, "seed": 0, "distill": 1.0
+        "epochs": 3, "steps": 2, "images": 0, "seed": 0, "distill": 1.0, "distill_features": 1.0
     }  # fmt: skip
     half, quarter = (PrunePlan.from_json(job.out / "work" / f"step-{n}" / "plan.json") for n in (1, 2))
     whole = PrunePlan.from_json(job.out / "plan.json")

@@ -142,7 +142,8 @@ def _teaching(cell: Cell, settings: TrainSettings) -> dict[str, Term]:
     if not settings.distill:
         return {}
     assert nets.plan is not None
-    return {"distill": distillation(nets.dense, nets.now.network, nets.graph, nets.plan, settings.distill)}
+    weights = settings.distill, settings.distill_features
+    return {"distill": distillation(nets.dense, nets.now.network, nets.graph, nets.plan, *weights)}
 
 
 def _mirror_metrics(cell: Cell, path: Path, stage: str) -> None:

@@ -19,7 +19,8 @@ METHOD = tuple(DEFAULTS)
 # where a configuration has them, by this and by earlier versions
 PLACES = (
     *("importance.name", "importance.aggregate", "interlayer", "allocation", "scope"),
-    *("repair", "compensate", "finetune.distill", "finetune.labels", "control", "steps", "target", "ratio"),
+    *("repair", "compensate", "finetune.distill", "finetune.distill_features", "finetune.labels"),
+    *("control", "steps", "target", "ratio"),
 )
 NO_METHOD = {field: type(value)() for field, value in DEFAULTS.items()}  # a dense net's
 BUDGET = ("target", "ratio")  # how much is removed; the rest says how

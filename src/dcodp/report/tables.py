@@ -121,15 +121,18 @@ def _subjects(layout: TableLayout, frame: pd.DataFrame) -> list[tuple[Any, Any]]
 
 
 def _settings(dense: pd.DataFrame, later: pd.DataFrame) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Records are never averaged over settings: (how it differs from the others, dense rows, later rows) for each."""
-    groups = [group for _, group in later.groupby("setting", sort=True)]
+    """Records are never averaged over settings: (how it differs from the others, dense rows, later rows) for each, in
+    the order of their texts, which a further key of the configuration does not change."""
+    groups = [group for _, group in later.groupby("setting")]
     if not groups:
-        bases = [group for _, group in dense.groupby("base", sort=True)]
+        bases = [group for _, group in dense.groupby("base")]
         texts = differences([group.iloc[0]["base_of"] for group in bases])
-        return list(zip(texts, bases, [later] * len(bases), strict=True)) or [("", dense, later)]
-    texts = differences([group.iloc[0]["setting_of"] for group in groups])
-    bases = [dense.loc[dense["base"].isin(group["base"].tolist())] for group in groups]
-    return list(zip(texts, bases, groups, strict=True))
+        found = list(zip(texts, bases, [later] * len(bases), strict=True)) or [("", dense, later)]
+    else:
+        texts = differences([group.iloc[0]["setting_of"] for group in groups])
+        bases = [dense.loc[dense["base"].isin(group["base"].tolist())] for group in groups]
+        found = list(zip(texts, bases, groups, strict=True))
+    return sorted(found, key=lambda one: one[0])
 
 
 def _combinations(layout: TableLayout, chosen: Selection) -> list[dict[str, Any]]:

@@ -32,14 +32,15 @@ Maps = dict[str, list[Tensor]]  # what each reader was given, call by call
 class Distillation:
     """A term of the loss: `weight` times what the teacher's head says otherwise, and what its maps hold otherwise.
 
-    "features" is the sum over blocks of ‖F_small − F_dense[keep]‖² / var(F_dense[keep]), the other parts are those of
-    the detector's `imitation`. The teacher is a frozen copy in eval mode, no part of what is trained or saved; the net
-    that learns is in train mode, so even a perfect copy differs by its batches' statistics.
+    "features" is `features` times the sum over blocks of ‖F_small − F_dense[keep]‖² / var(F_dense[keep]), the other
+    parts are those of the detector's `imitation`. The teacher is a frozen copy in eval mode, no part of what is trained
+    or saved; the net that learns is in train mode, so even a perfect copy differs by its batches' statistics.
     """
 
     teacher: Detector
     kept: dict[str, Tensor | None]  # reader → the channels of its input that are left, None for all of them
     weight: float
+    features: float = 1.0
     _heard: Maps = field(default_factory=dict, repr=False)
 
     @contextmanager
@@ -59,7 +60,8 @@ class Distillation:
         with torch.no_grad(), quickly(batch.images.device), reading(self.teacher.network, self.kept) as taught:
             lesson = in_full(self.teacher.lesson(batch, outputs))
         with exactly(batch.images.device):
-            parts = {"features": self._features(network, found, taught), **self.teacher.imitation(outputs, lesson)}
+            maps = self.features * self._features(network, found, taught)
+            parts = {"features": maps, **self.teacher.imitation(outputs, lesson)}
         return {name: self.weight * part for name, part in parts.items()}
 
     def _features(self, network: nn.Module, found: Maps, taught: Maps) -> Tensor:
@@ -82,13 +84,13 @@ class Distillation:
 
 
 def distillation(
-    dense: Detector, small: nn.Module, graph: CouplingGraph, plan: PrunePlan, weight: float
+    dense: Detector, small: nn.Module, graph: CouplingGraph, plan: PrunePlan, weight: float, features: float = 1.0
 ) -> Distillation:
     """What `dense` teaches `small`, which `plan` made of it; `graph` is a trace of either. Raises InputError where the
-    plan is of another net."""
-    kept = {name: _kept(small, name, plan) for name in readers(graph, small)}
+    plan is of another net. `features=0`: by what its head says alone, and no maps are kept."""
+    kept = {name: _kept(small, name, plan) for name in (readers(graph, small) if features else ())}
     network: Any = dense.merged(copy.deepcopy(dense.network).eval()).requires_grad_(False)
-    return Distillation(dense.with_network(network.to(memory_format=torch.channels_last)), kept, weight)
+    return Distillation(dense.with_network(network.to(memory_format=torch.channels_last)), kept, weight, features)
 
 
 def readers(graph: CouplingGraph, network: nn.Module) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dcodp.config import Config
+from dcodp.config import Config, without_late_defaults
 from dcodp.devices import device_named
 from dcodp.errors import InputError
 from dcodp.export.formats import require_known
@@ -113,7 +113,9 @@ def wishes(job: Job, method: Config) -> dict[str, Any]:
         asked["data"] = f"{file_digest(job.data)} {job.data.resolve()}"
     parts = {name: asdict(getattr(method, name)) for name in ("importance", "allocation", "repair")}
     asked |= {"source": file_digest(job.source), "method": method.method, "parts": parts}
+    teaching = without_late_defaults(method.finetune)
     asked |= {"distill": method.finetune.distill, "labels": method.finetune.labels}
+    asked |= {key: teaching[key] for key in ("distill_features",) if key in teaching}
     asked |= {"steps": method.steps} if method.steps > 1 else {}
     asked["runtime"] = machine(job.runtime, job.threads).runtime
     if job.table is not None:  # what was measured elsewhere decides alone; the times of this machine are taken here

@@ -188,6 +188,7 @@ def _card(
             "images": len(images.of("train")),
             "seed": job.seed,
             "distill": method.finetune.distill,
+            "distill_features": method.finetune.distill_features,
         },
         **blocks,
         "latency": exporting.latencies(both, list(files), shown[0], job.out, work, job.threads),

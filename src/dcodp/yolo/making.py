@@ -103,8 +103,9 @@ class Making:
         """The net that was opened teaches in every step, each of which draws images and changes to them of its own."""
         job, device = self.job, next(self.dense.network.parameters()).device
         lr = job.lr if job.lr is not None else usual_lr(len(self.images.of("train")))
+        taught, seed = self.method.finetune, job.seed + epochs.start
         settings = Tuning(
-            len(epochs), job.batch, lr, self.method.finetune.distill, job.seed + epochs.start,
+            len(epochs), job.batch, lr, taught.distill, taught.distill_features, seed,
             "cpu" if device.type == "cpu" else str(device.index or 0),
         )  # fmt: skip
         best = tuned(small, self.dense, graph, plan, self.images, self.size, settings, folder / "training")

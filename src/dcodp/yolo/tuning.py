@@ -32,6 +32,7 @@ class Tuning:
     batch: int = 16
     lr: float = 1e-3
     distill: float = 1.0
+    distill_features: float = 1.0
     seed: int = 0
     device: str | None = None
     workers: int = 0
@@ -78,7 +79,7 @@ def tuned(
         overrides |= {"model": str(last), "resume": str(last)}
     trainer = kind(overrides=overrides)
     if settings.distill:
-        trainer.teaching = Teaching(_term(teacher, small, graph, plan, settings.distill))
+        trainer.teaching = Teaching(_term(teacher, small, graph, plan, settings))
     try:
         trainer.train()
     except Exception as error:
@@ -115,11 +116,11 @@ def _overrides(task: Any, start: Path, images: Images, size: int, settings: Tuni
 
 
 def _term(
-    teacher: UltralyticsNet, small: nn.Module, graph: CouplingGraph, plan: PrunePlan, weight: float
+    teacher: UltralyticsNet, small: nn.Module, graph: CouplingGraph, plan: PrunePlan, settings: Tuning
 ) -> Distillation:
     """What a transformer's decoder reads is left out: in training it has further queries."""
     plain = teacher.with_network(copy.deepcopy(teacher.network))
-    term = distillation(plain, small, graph, plan, weight)
+    term = distillation(plain, small, graph, plan, settings.distill, settings.distill_features)
     if teacher.is_transformer:
         decoder = f"model.{len(small.model) - 1}."  # type: ignore[arg-type]
         term.kept = {name: kept for name, kept in term.kept.items() if not name.startswith(decoder)}
