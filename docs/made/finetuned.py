@@ -16,6 +16,9 @@ STUDIES = {  # mark → study
     "bccd fine-tuned": "bccd",
     "bccd recovery": "bccd_recovery",
     "bccd allocation": "bccd_allocation",
+    "shapes recovery": "recovery_shapes",
+    "bccd teacher": "teacher_bccd",
+    "voc teacher": "teacher_voc",
     "voc recovery": "voc_recovery",
     "voc fine-tuned": "voc_resplit",
 }
